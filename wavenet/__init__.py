@@ -1,0 +1,3 @@
+"""WaveNet: signal, distributions, network, teacher, sequential samplers."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,249 @@
+"""Typed configuration: every number of a recipe that is not a constant of nature, and how it is read.
+
+A recipe is one YAML file; `read_config` turns a mapping into a dataclass and refuses unknown keys. Units: lengths in
+samples, frequencies in Hz, learning rates per step, likelihoods in nats.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar
+
+import jsonargparse
+import yaml
+
+from wavenet.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioConfig:
+    """Sample rate and mel analysis. The defaults are HiFi-GAN's at 22.05 kHz, so that its acoustic models fit."""
+
+    sample_rate: int = 22050
+    n_fft: int = 1024
+    win_length: int = 1024
+    hop_length: int = 256
+    n_mels: int = 80
+    f_min: float = 0.0
+    f_max: float = 8000.0
+    log_clamp: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels"):
+            require(getattr(self, name) > 0, f"audio.{name}", getattr(self, name), "a positive integer")
+        require(self.win_length <= self.n_fft, "audio.win_length", self.win_length, f"at most n_fft = {self.n_fft}")
+        require(
+            self.hop_length <= self.n_fft and (self.n_fft - self.hop_length) % 2 == 0,
+            "audio.hop_length",
+            self.hop_length,
+            f"at most n_fft = {self.n_fft} and n_fft - hop_length even, so that frame i is centred on its own samples",
+        )
+        require(
+            0 <= self.f_min < self.f_max <= self.sample_rate / 2,
+            "audio.f_max",
+            self.f_max,
+            f"f_min = {self.f_min} < f_max <= {self.sample_rate / 2}",
+        )
+        require(self.log_clamp > 0, "audio.log_clamp", self.log_clamp, "a positive number")
+
+
+@dataclasses.dataclass(frozen=True)
+class StackConfig:
+    """Dilated gated convolutions: `cycles` times dilations 1, 2, ..., 2^(layers - 1). gate_channels counts both halves."""
+
+    cycles: int = 2
+    layers: int = 10
+    kernel_size: int = 2
+    residual_channels: int = 64
+    gate_channels: int = 128
+    skip_channels: int = 64
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            require(value > 0, f"stack.{field.name}", value, "a positive integer")
+        require(self.gate_channels % 2 == 0, "stack.gate_channels", self.gate_channels, "an even number (tanh, sigmoid)")
+
+    @property
+    def dilations(self) -> list[int]:
+        """Dilation of every layer, first to last."""
+        return [2**i for _ in range(self.cycles) for i in range(self.layers)]
+
+
+@dataclasses.dataclass(frozen=True)
+class UpsampleConfig:
+    """Frame-rate network before the interpolation to sample rate: `layers` convolutions of `channels`."""
+
+    channels: int = 80
+    layers: int = 2
+    kernel_size: int = 3
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            require(value > 0, f"upsample.{field.name}", value, "a positive integer")
+        require(self.kernel_size % 2 == 1, "upsample.kernel_size", self.kernel_size, "an odd number")
+
+
+@dataclasses.dataclass(frozen=True)
+class DistributionConfig:
+    """Output distribution of x_t: mol (discretised mixture of logistics), gaussian, or mulaw (2^bits classes).
+
+    log_scale_floor is in nats, on the scale of wav in [-1, 1]; it is the only floor there is (training, sampling, KL).
+    """
+
+    kind: Literal["mol", "gaussian", "mulaw"] = "mol"
+    components: int = 10
+    bits: int = 16
+    log_scale_floor: float = -9.0
+
+    def __post_init__(self) -> None:
+        require(self.components > 0, "distribution.components", self.components, "a positive integer")
+        low, high = (2, 12) if self.kind == "mulaw" else (2, 24)
+        require(low <= self.bits <= high, "distribution.bits", self.bits, f"{low} to {high} for {self.kind}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherConfig:
+    """An autoregressive WaveNet. gain: 1 / rms of the pre-emphasised speech; null measures it on the training clips."""
+
+    audio: AudioConfig = dataclasses.field(default_factory=AudioConfig)
+    stack: StackConfig = dataclasses.field(default_factory=StackConfig)
+    upsample: UpsampleConfig = dataclasses.field(default_factory=UpsampleConfig)
+    distribution: DistributionConfig = dataclasses.field(default_factory=DistributionConfig)
+    pre_emphasis: float = 0.9
+    gain: float | None = None
+    speakers: int = 0
+    speaker_channels: int = 16
+
+    def __post_init__(self) -> None:
+        require(0 <= self.pre_emphasis < 1, "pre_emphasis", self.pre_emphasis, "0 <= pre_emphasis < 1")
+        require(self.gain is None or self.gain > 0, "gain", self.gain, "a positive number or null")
+        require(self.speakers >= 0, "speakers", self.speakers, "0 (one speaker) or the number of speakers")
+
+
+@dataclasses.dataclass(frozen=True)
+class StudentConfig:
+    """A chain of inverse-autoregressive flows, one stack each.
+
+    log_scale_range bounds the log scale of each flow. initial_log_scale: total log scale at the start, in nats, on
+    the scale of speech of unit rms. warm_start: begin with the teacher's frame-rate network.
+    """
+
+    audio: AudioConfig = dataclasses.field(default_factory=AudioConfig)
+    flows: list[StackConfig] = dataclasses.field(
+        default_factory=lambda: [StackConfig(cycles=c, residual_channels=64) for c in (1, 1, 1, 3)]
+    )
+    upsample: UpsampleConfig = dataclasses.field(default_factory=UpsampleConfig)
+    noise: Literal["logistic", "normal"] = "logistic"
+    pre_emphasis: float = 0.9
+    gain: float | None = None
+    initial_log_scale: float = -0.6
+    log_scale_range: tuple[float, float] = (-7.0, 5.0)
+    warm_start: bool = True
+    speakers: int = 0
+    speaker_channels: int = 16
+
+    def __post_init__(self) -> None:
+        require(len(self.flows) > 0, "flows", len(self.flows), "at least one flow")
+        require(0 <= self.pre_emphasis < 1, "pre_emphasis", self.pre_emphasis, "0 <= pre_emphasis < 1")
+        require(self.gain is None or self.gain > 0, "gain", self.gain, "a positive number or null")
+        low, high = self.log_scale_range
+        require(low < high, "log_scale_range", list(self.log_scale_range), "[low, high] with low < high")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the recordings are. root: a corpus folder, a prepared folder, or `bundled` (speech inside the package)."""
+
+    root: str = "bundled"
+    workers: int = 0
+    validation_clips: int = 8
+
+    def __post_init__(self) -> None:
+        require(self.workers >= 0, "data.workers", self.workers, "0 or more")
+        require(self.validation_clips > 0, "data.validation_clips", self.validation_clips, "at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The one training loop. Schedules count steps, never time: warm-up, flat share, then the named decay to final_ratio."""
+
+    steps: int = 1_000_000
+    batch_size: int = 8
+    crop_length: int = 8192
+    optimizer: Literal["adam", "adamw"] = "adam"
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine", "linear", "halving"] = "cosine"
+    warmup_steps: int = 50
+    flat: float = 0.0
+    final_ratio: float = 0.05
+    halve_every: int = 200_000
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    autocast: Literal["none", "bf16"] = "none"
+    seed: int = 0
+    device: str = "cpu"
+    threads: int = 0
+    log_every: int = 10
+    validate_every: int = 1000
+    checkpoint_every: int = 1000
+    bad_steps: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "crop_length", "log_every", "validate_every", "checkpoint_every", "bad_steps"):
+            require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "a positive integer")
+        require(self.lr > 0, "train.lr", self.lr, "a positive number")
+        require(0 <= self.ema_decay < 1, "train.ema_decay", self.ema_decay, "0 (no averaging) <= ema_decay < 1")
+        require(0 <= self.flat < 1, "train.flat", self.flat, "a share of the steps, 0 <= flat < 1")
+        require(0 <= self.final_ratio <= 1, "train.final_ratio", self.final_ratio, "0 <= final_ratio <= 1")
+        require(self.clip_norm > 0, "train.clip_norm", self.clip_norm, "a positive number")
+
+
+def require(condition: bool, name: str, value: object, expected: str) -> None:
+    """Raise UserError naming a setting, what was found and what was expected, unless `condition` holds."""
+    if not condition:
+        raise UserError(f"{name}: found {value!r}, expected {expected}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain dicts, lists and numbers (for YAML, JSON and checkpoints)."""
+    plain: dict[str, Any] = yaml.safe_load(yaml.safe_dump(_untuple(dataclasses.asdict(config))))
+    return plain
+
+
+def from_dict(cls: type[T], values: dict[str, Any]) -> T:
+    """Build the dataclass `cls` from plain values; missing keys take their defaults, unknown keys raise UserError."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls)
+    try:
+        return cls(**parser.instantiate_classes(parser.parse_object(values)).as_dict())
+    except jsonargparse.ArgumentError as error:
+        raise UserError(one_line(error)) from None
+
+
+def parse_arguments(parser: jsonargparse.ArgumentParser, argv: Sequence[str] | None) -> Any:
+    """Parse and instantiate; a wrong option, key or value raises UserError of one line instead of printing usage."""
+    parser.exit_on_error = False
+    try:
+        return parser.instantiate_classes(parser.parse_args(argv))
+    except jsonargparse.ArgumentError as error:
+        raise UserError(one_line(error)) from None
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception on one line."""
+    return " ".join(str(error).split())
+
+
+def _untuple(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _untuple(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_untuple(item) for item in value]
+    return value

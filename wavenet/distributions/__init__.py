@@ -1,0 +1,1 @@
+"""Output distributions of a sample given its past."""

@@ -1,0 +1,1 @@
+"""Sequential samplers of an autoregressive model."""
