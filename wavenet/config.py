@@ -194,6 +194,7 @@ class TrainConfig:
     validate_every: int = 1000
     checkpoint_every: int = 1000
     bad_steps: int = 20
+    sample_seconds: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "crop_length", "log_every", "validate_every", "checkpoint_every", "bad_steps"):
@@ -202,6 +203,7 @@ class TrainConfig:
         require(0 <= self.ema_decay < 1, "train.ema_decay", self.ema_decay, "0 (no averaging) <= ema_decay < 1")
         require(0 <= self.flat < 1, "train.flat", self.flat, "a share of the steps, 0 <= flat < 1")
         require(0 <= self.final_ratio <= 1, "train.final_ratio", self.final_ratio, "0 <= final_ratio <= 1")
+        require(self.sample_seconds > 0, "train.sample_seconds", self.sample_seconds, "a positive number of seconds")
         require(self.clip_norm > 0, "train.clip_norm", self.clip_norm, "a positive number")
 
 
@@ -222,7 +224,7 @@ def from_dict(cls: type[T], values: dict[str, Any]) -> T:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls)
     try:
-        return cls(**parser.instantiate_classes(parser.parse_object(values)).as_dict())
+        return cls(**parser.instantiate(parser.parse_object(values)).as_dict())
     except jsonargparse.ArgumentError as error:
         raise UserError(one_line(error)) from None
 
@@ -231,7 +233,7 @@ def parse_arguments(parser: jsonargparse.ArgumentParser, argv: Sequence[str] | N
     """Parse and instantiate; a wrong option, key or value raises UserError of one line instead of printing usage."""
     parser.exit_on_error = False
     try:
-        return parser.instantiate_classes(parser.parse_args(argv))
+        return parser.instantiate(parser.parse_args(argv))
     except jsonargparse.ArgumentError as error:
         raise UserError(one_line(error)) from None
 

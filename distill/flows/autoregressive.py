@@ -1,0 +1,75 @@
+r"""The affine autoregressive flow: one network, two directions.
+
+IAF (Kingma et al. 2016, arXiv 1606.04934; van den Oord et al. 2017, arXiv 1711.10433): x_t = z_t exp(log_scale_t) + loc_t
+with loc, log_scale functions of z_<t: one pass to sample, T steps to invert. MAF (Papamakarios et al. 2017, arXiv 1705.07057)
+is the same map turned round: its density takes one pass, its samples T steps.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from distill.flows.base import Flow, Inverse
+from wavenet.config import StackConfig
+from wavenet.layers import shift_right, soft_floor
+from wavenet.stack import Stack
+from wavenet.upsample import Conditioning
+
+
+class IAF(Flow):
+    """x_t = z_t exp(log_scale_t) + loc_t, both functions of z_<t and cond; log_det = sum_t log_scale_t.
+
+    Paper -> code: mu -> loc, s -> exp(log_scale). z (B, T), cond of the same T -> x (B, T), log_det (B,) in nats.
+    log_scale lies softly inside log_scale_range; it starts near initial_log_scale.
+    """
+
+    def __init__(
+        self,
+        config: StackConfig,
+        cond_channels: int = 0,
+        log_scale_range: tuple[float, float] = (-7.0, 5.0),
+        initial_log_scale: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.low, self.high = log_scale_range
+        self.stack = Stack(config, 1, 2, cond_channels)
+        with torch.no_grad():
+            assert self.stack.output.bias is not None
+            self.stack.output.bias.copy_(torch.tensor([0.0, initial_log_scale]))
+
+    def affine(self, noise: Tensor, cond: Conditioning | None = None) -> tuple[Tensor, Tensor]:
+        """loc (B, T) and log_scale (B, T) of x_t given z_<t."""
+        return self._bounded(self.stack(shift_right(noise)[:, None], cond).to(noise.dtype))  # autocast ends here
+
+    def forward(self, noise: Tensor, cond: Conditioning | None = None) -> tuple[Tensor, Tensor]:
+        """In parallel over t."""
+        loc, log_scale = self.affine(noise, cond)
+        return noise * torch.exp(log_scale) + loc, log_scale.sum(1)
+
+    @torch.no_grad()
+    def inverse(self, signal: Tensor, cond: Conditioning | None = None) -> tuple[Tensor, Tensor]:
+        """z_t = (x_t - loc_t) exp(-log_scale_t), one sample after the other; not differentiable."""
+        step = self.stack.stepper(signal.shape[0], cond)
+        noise, samples = torch.zeros_like(signal[:, :1]), []
+        log_det = signal.new_zeros(signal.shape[0])
+        for value in signal.split(1, 1):
+            loc, log_scale = self._bounded(step(noise)[..., None])
+            noise = (value - loc) * torch.exp(-log_scale)
+            log_det = log_det - log_scale[:, 0]
+            samples.append(noise)
+        return torch.cat(samples, 1), log_det
+
+    def _bounded(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        loc, raw = params.unbind(1)
+        return loc, soft_floor(-soft_floor(-raw, -self.high), self.low)
+
+
+class MAF(Inverse):
+    """Noise -> signal by the inverse of an IAF: z_t = x_t exp(s_t) + m_t with s, m functions of x_<t, i.e.
+
+    x_t = (z_t - m_t(x_<t)) exp(-s_t(x_<t)). `inverse` (density) takes one pass, `forward` (sampling) T steps.
+    """
+
+    def __init__(self, config: StackConfig, cond_channels: int = 0) -> None:
+        super().__init__(IAF(config, cond_channels))

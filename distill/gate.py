@@ -1,0 +1,51 @@
+"""The gate before distillation: a teacher that has learnt less than linear prediction has nothing to teach."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from wavenet.config import AudioConfig
+from wavenet.data import Clip, load_clip
+from wavenet.errors import UserError
+
+ORDER = 16
+_CLIPS = 64
+
+
+def linear_prediction_baseline(train: Sequence[Clip], held_out: Sequence[Clip], audio: AudioConfig) -> float:
+    """Held-out nll [nats/sample, density on the scale of wav] of one linear predictor of order 16 with Gaussian residual.
+
+    x_t ~ N(sum_k a_k x_{t-k}, sigma^2), a and sigma by least squares on at most 64 training clips: the best Gaussian
+    autoregressive model that does not know the mel and does not change over time.
+    """
+    gram, target, power, count = torch.zeros(ORDER, ORDER).double(), torch.zeros(ORDER).double(), 0.0, 0
+    for past, present in _pairs(train[:: max(1, len(train) // _CLIPS)], audio):
+        gram += past.T @ past
+        target += past.T @ present
+        power, count = power + float(present.square().sum()), count + len(present)
+    coefficients = torch.linalg.solve(gram + 1e-9 * gram.diagonal().mean() * torch.eye(ORDER).double(), target)
+    variance = (power - 2 * float(coefficients @ target) + float(coefficients @ gram @ coefficients)) / count
+    error, count = 0.0, 0
+    for past, present in _pairs(held_out, audio):
+        error, count = error + float((present - past @ coefficients).square().sum()), count + len(present)
+    return 0.5 * math.log(2 * math.pi * variance) + error / count / (2 * variance)
+
+
+def check_teacher(nll_density: float, baseline: float, name: str, force: bool) -> str:
+    """One line for the log; raises UserError for a teacher above the baseline unless forced."""
+    found = f"{name}: held-out NLL {nll_density:.3f} nats/sample (density), linear prediction {baseline:.3f}"
+    if nll_density < baseline:
+        return found
+    if force:
+        return f"{found}: weaker than linear prediction, distilled all the same (--force)"
+    raise UserError(f"{found}; expected a teacher below the baseline: train it longer, or pass --force")
+
+
+def _pairs(clips: Sequence[Clip], audio: AudioConfig) -> Iterator[tuple[Tensor, Tensor]]:
+    for clip in clips:
+        wav = load_clip(clip, audio).double()
+        yield wav[:-1].unfold(0, ORDER, 1), wav[ORDER:]

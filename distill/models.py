@@ -1,0 +1,38 @@
+"""The one table of model kinds, and loading by path."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import nn
+
+from distill.student import Student
+from wavenet import checkpoint
+from wavenet.config import StudentConfig, TeacherConfig, from_dict
+from wavenet.errors import UserError
+from wavenet.teacher import Teacher
+
+KINDS: dict[str, tuple[type[Any], type[Any]]] = {
+    "teacher": (TeacherConfig, Teacher),
+    "student": (StudentConfig, Student),
+}
+
+
+def load(path: str | os.PathLike[str], device: str = "cpu") -> Any:
+    """The model of a run folder or checkpoint file, averaged weights where there are any, in eval mode.
+
+    Everything needed is inside the file: kind, configuration, weights. Raises UserError when the file is missing,
+    truncated, of an unknown kind, or its weights do not fit its configuration.
+    """
+    stored = checkpoint.load(path)
+    if stored.kind not in KINDS:
+        raise UserError(f"{path}: found a model of kind {stored.kind!r}, expected one of {', '.join(KINDS)}")
+    config_class, model_class = KINDS[stored.kind]
+    model: nn.Module = model_class(from_dict(config_class, stored.config))
+    try:
+        model.load_state_dict(checkpoint.weights(stored))
+    except RuntimeError:
+        raise UserError(f"{path}: found weights of other sizes, expected those of the configuration inside") from None
+    return model.to(torch.device(device)).eval().requires_grad_(False)

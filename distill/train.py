@@ -1,0 +1,143 @@
+"""`distill-train`: a student from a teacher, by probability density distillation."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jsonargparse
+import torch
+from torch import nn
+
+from distill import models
+from distill.distillation import Distillation
+from distill.gate import check_teacher, linear_prediction_baseline
+from distill.objective import ObjectiveConfig
+from distill.student import Student
+from wavenet.config import AudioConfig, DataConfig, StudentConfig, TrainConfig, parse_arguments, to_dict
+from wavenet.data import Corpus, CropDataset
+from wavenet.errors import UserError, command
+from wavenet.likelihood import held_out
+from wavenet.teacher import Teacher
+from wavenet.train import open_training_corpus
+from wavenet.trainer import Task, Validation, resolve_device, train
+
+
+@command("distill-train")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Distil a student: --config RECIPE.yaml --teacher RUN --data.root DIR --out RUN2. The same command resumes."""
+    parser = jsonargparse.ArgumentParser(prog="distill-train", description=main.__doc__)
+    parser.add_argument("--config", action="config", help="a recipe, e.g. configs/student_mol.yaml")
+    parser.add_argument("--model", type=StudentConfig, default=StudentConfig())
+    parser.add_argument("--objective", type=ObjectiveConfig, default=ObjectiveConfig())
+    parser.add_argument("--data", type=DataConfig, default=DataConfig())
+    parser.add_argument("--train", type=TrainConfig, default=TrainConfig())
+    parser.add_argument("--teacher", type=str, required=True, help="the teacher's run folder or checkpoint")
+    parser.add_argument("--out", type=str, required=True, help="run folder: checkpoint, configuration, logs")
+    parser.add_argument("--force", action="store_true", help="distil even a teacher weaker than linear prediction")
+    found = parse_arguments(parser, argv)
+    return train_student(
+        found.model, found.objective, found.data, found.train, Path(found.teacher), Path(found.out), found.force
+    )
+
+
+def train_student(
+    model_config: StudentConfig,
+    objective: ObjectiveConfig,
+    data: DataConfig,
+    config: TrainConfig,
+    teacher_path: Path,
+    run: Path,
+    force: bool = False,
+) -> int:
+    """Distil, or resume distilling, the student of a run folder. Returns the exit status."""
+    teacher = models.load(teacher_path, resolve_device(config.device))
+    if not isinstance(teacher, Teacher):
+        raise UserError(f"{teacher_path}: found a {type(teacher).__name__.lower()}, expected a teacher")
+    model_config = adopt(model_config, teacher)
+    corpus = open_training_corpus(data, model_config.audio, model_config.speakers)
+    _gate(teacher, corpus, data.validation_clips, str(teacher_path), force)
+    torch.manual_seed(config.seed)
+    model = Student(model_config)
+    print(warm_start(model, teacher), file=sys.stderr)
+    batches = CropDataset(
+        corpus.train, model_config.audio, config.crop_length, config.batch_size, config.seed, corpus.speakers
+    )
+    distillation = Distillation(teacher, objective, config.crop_length)
+
+    def validate(average: nn.Module) -> Validation:
+        assert isinstance(average, Student)
+        return distillation.validate(average, corpus, data.validation_clips)
+
+    task = Task(
+        kind="student",
+        model=model,
+        model_config=to_dict(model_config),
+        loss=distillation.loss,
+        validate=validate,
+        progress="kl/kl",
+        context=distillation.start,
+        record={
+            "model": to_dict(model_config),
+            "objective": to_dict(objective),
+            "data": to_dict(data),
+            "train": to_dict(config),
+            "teacher": fingerprint(teacher),
+        },
+    )
+    return train(task, config, batches, data.workers, run)
+
+
+def adopt(config: StudentConfig, teacher: Teacher) -> StudentConfig:
+    """The student's configuration with what must be the teacher's: audio, speakers, and the level unless it is given.
+
+    Audio settings are typed in once, with the teacher. A recipe that states others raises UserError.
+    """
+    for field in dataclasses.fields(AudioConfig):
+        ours, theirs = getattr(config.audio, field.name), getattr(teacher.config.audio, field.name)
+        if ours not in (theirs, field.default):
+            raise UserError(f"model.audio.{field.name}: found {ours}, expected the teacher's {theirs}")
+    gain = teacher.config.gain if config.gain is None else config.gain
+    if config.gain is None and config.pre_emphasis != teacher.config.pre_emphasis:
+        raise UserError(
+            f"model.pre_emphasis: found {config.pre_emphasis}, expected the teacher's {teacher.config.pre_emphasis}, "
+            "or a model.gain measured for it"
+        )
+    return dataclasses.replace(
+        config,
+        audio=teacher.config.audio,
+        gain=gain,
+        speakers=teacher.config.speakers,
+        speaker_channels=teacher.config.speaker_channels,
+    )
+
+
+def warm_start(student: Student, teacher: Teacher) -> str:
+    """Start the student's frame-rate network from the teacher's where the sizes agree; returns a line that says which."""
+    student.upsample.set_statistics(teacher.upsample.mean, teacher.upsample.std)
+    if not student.config.warm_start:
+        return "student's frame-rate network: fresh"
+    ours, theirs = student.upsample.state_dict(), teacher.upsample.state_dict()
+    if {name: value.shape for name, value in ours.items()} != {name: value.shape for name, value in theirs.items()}:
+        return "student's frame-rate network: fresh (its sizes are not the teacher's)"
+    student.upsample.load_state_dict(theirs)
+    return "student's frame-rate network: the teacher's, to begin with"
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A digest of the weights, so that a run is not resumed under another teacher."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _gate(teacher: Teacher, corpus: Corpus, clips: int, name: str, force: bool) -> None:
+    chosen = corpus.dev[:clips]
+    baseline = linear_prediction_baseline(corpus.train, chosen, teacher.config.audio)
+    score = held_out(teacher, chosen, corpus.speakers)
+    print(check_teacher(score.nll_density, baseline, name, force), file=sys.stderr)

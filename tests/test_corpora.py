@@ -1,0 +1,171 @@
+"""Corpus layouts: who speaks, what is said, which split, and what the user is told."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from wavenet.corpora import assign_splits, scan, split_by_seed
+from wavenet.errors import UserError
+
+
+def _put(path: Path, text: str | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if text is None:
+        soundfile.write(path, np.ones(4, np.int16), 8000)
+    else:
+        path.write_text(text, encoding="utf-8")
+
+
+def _table(root: Path) -> list[tuple[str, str, str, str]]:
+    return [(r.id, r.path.relative_to(root).as_posix(), r.speaker, r.text) for r in scan(root).recordings]
+
+
+def test_ljspeech(tmp_path):
+    root = tmp_path / "LJSpeech-1.1"
+    for name in ("b.flac", "a.wav", "unlisted.wav"):
+        _put(root / "wavs" / name)
+    _put(root / "metadata.csv", '\ufeffb|Dr. B said "no|Doctor B said "no\na|Only one text|\r\n\nmissing|x|y\n')
+    assert _table(root) == [
+        ("a", "wavs/a.wav", "LJSpeech-1.1", "Only one text"),
+        ("b", "wavs/b.flac", "LJSpeech-1.1", 'Doctor B said "no'),
+        ("missing", "wavs/missing.wav", "LJSpeech-1.1", "y"),
+    ]
+    assert scan(root).layout == "LJSpeech"
+    assert scan(root).notes == ["1 files in wavs/ are not in metadata.csv: not used"]
+
+
+@pytest.mark.parametrize(("folder", "ending"), [("wav48_silence_trimmed", "_mic1.flac"), ("wav48", ".wav")])
+def test_vctk(tmp_path, folder, ending):
+    for speaker in ("p226", "p225"):
+        _put(tmp_path / folder / speaker / f"{speaker}_001{ending}")
+        _put(tmp_path / "txt" / speaker / f"{speaker}_001.txt", f"I am {speaker}.\n")
+    if "mic1" in ending:
+        _put(tmp_path / folder / "p225" / "p225_001_mic2.flac")
+    found = scan(tmp_path)
+    assert found.layout == "VCTK"
+    assert _table(tmp_path) == [
+        ("p225_001", f"{folder}/p225/p225_001{ending}", "p225", "I am p225."),
+        ("p226_001", f"{folder}/p226/p226_001{ending}", "p226", "I am p226."),
+    ]
+    expected = ["1 recordings of the second microphone: not used"] if "mic1" in ending else []
+    assert found.notes == expected
+
+
+def test_libritts_with_and_without_its_subset_folder(tmp_path):
+    for subset in ("dev-clean/", ""):
+        root = tmp_path / f"at-{subset.strip('/')}"
+        folder = root / f"{subset}84/121123"
+        _put(folder / "84_121123_000007_000001.wav")
+        _put(folder / "84_121123_000007_000001.normalized.txt", "Maximilian.")
+        _put(folder / "84_121123_000007_000001.original.txt", "MAXIMILIAN.")
+        path = f"{subset}84/121123/84_121123_000007_000001.wav"
+        assert _table(root) == [("84_121123_000007_000001", path, "84", "Maximilian.")]
+
+
+def test_a_tree_of_files(tmp_path):
+    for name in (
+        "anna/x/1.wav",
+        "anna/2.FLAC",
+        "ben/1.wav",
+        "loose.wav",
+        "ben/._1.wav",
+        ".hidden/1.wav",
+        "ben/notes.md",
+    ):
+        _put(tmp_path / name, "text" if name.endswith(".md") else None)
+    _put(tmp_path / "ben/1.txt", "  two\nlines ")
+    assert _table(tmp_path) == [
+        ("anna/2", "anna/2.FLAC", "anna", ""),
+        ("anna/x/1", "anna/x/1.wav", "anna", ""),
+        ("ben/1", "ben/1.wav", "ben", "two lines"),
+        ("loose", "loose.wav", tmp_path.name, ""),
+    ]
+    assert scan(tmp_path).notes == ["speakers are named after the first folder level"]
+
+
+def test_a_file_list(tmp_path):
+    _put(tmp_path / "deep/a.wav")
+    _put(tmp_path / "lists/voices.txt", f"../deep/a.wav|Hello.|anna\nb.flac|Text\n{tmp_path}/c.wav\n\n")
+    found = scan(tmp_path / "lists/voices.txt").recordings
+    outside = f"{tmp_path.as_posix()}/c".lstrip("/")
+    expected = {
+        "deep/a": (tmp_path / "lists/../deep/a.wav", "anna", "Hello."),
+        "b": (tmp_path / "lists/b.flac", "voices", "Text"),
+        outside: (tmp_path / "c.wav", "voices", ""),
+    }
+    assert {r.id: (r.path, r.speaker, r.text) for r in found} == expected
+
+
+def test_an_id_found_twice_is_used_once_and_named(tmp_path):
+    _put(tmp_path / "a.wav")
+    soundfile.write(tmp_path / "a.flac", np.ones(4, np.int16), 8000)
+    found = scan(tmp_path)
+    assert [r.path.name for r in found.recordings] == ["a.flac"]
+    assert len(found.problems) == 1
+    assert "a.wav: found the id a a second time" in found.problems[0]
+
+
+def test_wrong_roots_are_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere: found no such folder"):
+        scan(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="found no recordings, expected"):
+        scan(tmp_path)
+    _put(tmp_path / "a.wav")
+    with pytest.raises(UserError, match=r"a\.wav: found a single recording, expected a corpus folder"):
+        scan(tmp_path / "a.wav")
+    (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00bad")
+    with pytest.raises(UserError, match=r"list\.txt: found bytes that are no UTF-8"):
+        scan(tmp_path / "list.txt")
+
+
+def test_the_corpus_own_lists_are_honoured(tmp_path):
+    for name in ("a", "b", "c", "d", "e"):
+        _put(tmp_path / "one" / f"{name}.wav")
+    _put(tmp_path / "train.txt", "one/a.wav|some text\none/b\n")
+    _put(tmp_path / "dev.txt", "c\n./one/zzz.wav\n")
+    _put(tmp_path / "test.txt", "one/d.wav\r\n")
+    found = scan(tmp_path)
+    assert {r.path.stem: r.split for r in found.recordings} == {"a": "train", "b": "train", "c": "dev", "d": "test"}
+    assert "dev.txt: 1 lines name no recording of this corpus" in found.notes
+    assert "1 recordings are in none of train.txt, dev.txt, test.txt: not used" in found.notes
+    assert assign_splits(found.recordings, 0.5, 0.5, seed=3) == found.recordings
+    (tmp_path / "train.txt").unlink()
+    assert {r.path.stem: r.split for r in scan(tmp_path).recordings}["e"] == "train"
+
+
+def test_contradicting_and_foreign_lists_are_refused(tmp_path):
+    for name in ("a", "b"):
+        _put(tmp_path / f"{name}.wav")
+    _put(tmp_path / "train.txt", "a\nb\n")
+    _put(tmp_path / "dev.txt", "b\n")
+    with pytest.raises(UserError, match=r"dev\.txt: found b, expected it in one list only \(also in train\.txt\)"):
+        scan(tmp_path)
+    _put(tmp_path / "dev.txt", "q\n")
+    with pytest.raises(UserError, match=r"dev\.txt: found no line that names a recording"):
+        scan(tmp_path)
+
+
+def test_splits_are_dealt_by_the_seed_alone():
+    ids = [f"clip{i}" for i in range(100)]
+    dealt = split_by_seed(ids, 7, 0.1, seed=5)
+    assert [list(dealt.values()).count(name) for name in ("train", "dev", "test")] == [83, 7, 10]
+    assert split_by_seed(ids[::-1], 7, 0.1, seed=5) == dealt
+    assert split_by_seed(ids, 7, 0.1, seed=6) != dealt
+    more = split_by_seed([*ids, "new"], 7, 0.1, seed=5)
+    assert sum(more[name] != dealt[name] for name in ids) <= 2
+
+
+def test_sizes_of_splits():
+    ids = [f"clip{i}" for i in range(10)]
+    counts = [
+        list(split_by_seed(ids, dev, test, 0).values()).count("train") for dev, test in ((0.02, 0.02), (0, 0), (3, 0))
+    ]
+    assert counts == [8, 10, 7]
+    assert split_by_seed(["a", "b"], 0.02, 0.02, 0) == {"a": "train", "b": "train"}
+    with pytest.raises(UserError, match="found 10 clips, expected fewer than the 10"):
+        split_by_seed(ids, 5, 5, 0)
+    for size in (-1, 2.5):
+        with pytest.raises(UserError, match=f"dev: found {size}, expected a share below 1"):
+            split_by_seed(ids, size, 0, 0)

@@ -1,0 +1,106 @@
+"""Terms and weights match exactly; the loss is their weighted sum; the teacher never sees the recording."""
+
+import pytest
+import torch
+
+from distill import kl
+from distill.distillation import Distillation
+from distill.objective import Objective, ObjectiveConfig
+from tests.conftest import random_mel, random_wav, small_student, small_teacher
+from wavenet.config import from_dict
+from wavenet.errors import UserError
+
+
+def evaluate(weights: dict[str, float], kind: str = "mol", noise: str = "logistic", start: int = 7):
+    student, teacher, mel = small_student(noise), small_teacher(kind), random_mel(2, 6)
+    config = ObjectiveConfig(weights=weights, draws=4, stft_sizes=[32, 16])
+    objective = Objective(config, 0.9, 2.0, -9.0, start)
+    sample = student(student.noise(mel, generator=torch.Generator().manual_seed(0)), mel)
+    judged = teacher(sample.wav, mel) if objective.needs_teacher else None
+    terms = objective(sample, judged, random_wav(2, 6), torch.Generator().manual_seed(1))
+    return terms, sample, judged
+
+
+def test_loss_is_the_weighted_sum_of_the_named_terms():
+    terms, _, _ = evaluate({"kl": 2.0, "stft": 3.0})
+    assert set(terms) >= {"loss", "loss/kl", "loss/stft", "kl/kl", "kl/entropy", "kl/cross_entropy", "stft/32", "stft/16"}
+    torch.testing.assert_close(terms["loss"], terms["loss/kl"] + terms["loss/stft"])
+    torch.testing.assert_close(terms["loss/kl"], 2 * terms["kl/kl"])
+    torch.testing.assert_close(terms["loss/stft"], 3 * (terms["stft/32"] + terms["stft/16"]) / 2)
+    torch.testing.assert_close(terms["kl/kl"], terms["kl/cross_entropy"] - terms["kl/entropy"])
+
+
+def test_kl_is_the_estimators_over_the_scored_samples():
+    terms, sample, judged = evaluate({"kl": 1.0}, start=7)
+    crossed = kl.cross_entropy(sample.distribution, judged, 4, torch.Generator().manual_seed(1))
+    expected = crossed[:, 7:].mean() - kl.entropy(sample.distribution)[:, 7:].mean()
+    torch.testing.assert_close(terms["kl/kl"], expected)
+    assert not any(name.startswith("stft") for name in terms)
+
+
+def test_gaussian_pair_uses_the_closed_form_and_may_have_the_regulariser():
+    terms, sample, judged = evaluate({"kl": 1.0, "regulariser": 4.0}, "gaussian", "normal")
+    torch.testing.assert_close(terms["kl/kl"], kl.kl_gaussian(sample.distribution, judged)[:, 7:].mean())
+    torch.testing.assert_close(terms["loss/regulariser"], 4 * terms["kl/regulariser"])
+
+
+def test_stft_alone_asks_for_no_teacher():
+    terms, _, judged = evaluate({"stft": 1.0})
+    assert judged is None
+    assert set(terms) == {"loss", "loss/stft", "stft/32", "stft/16"}
+
+
+def test_regulariser_without_a_gaussian_pair_is_refused():
+    with pytest.raises(UserError, match=r"objective\.weights: found 'regulariser', expected terms that this pair has"):
+        evaluate({"kl": 1.0, "regulariser": 4.0})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"weights": {"kl": 1.0, "sfft": 1.0}}, "objective.weights: found 'sfft', expected terms out of kl"),
+        ({"weights": {}}, "objective.weights: found {}, expected at least one term"),
+        ({"weights": {"kl": 0.0}}, "expected positive weights"),
+        ({"stft_sizes": [30]}, "objective.stft_sizes: found"),
+        ({"draws": 0}, "objective.draws: found 0"),
+    ],
+)
+def test_misspelt_or_senseless_settings_are_named(values, message):
+    with pytest.raises(UserError) as caught:
+        from_dict(ObjectiveConfig, values)
+    assert message in str(caught.value)
+
+
+def test_fraction_of_scales_at_the_floor():
+    student, teacher, mel = small_student(), small_teacher(), random_mel(1, 6)
+    sample = student(student.noise(mel), mel)
+    judged = teacher(sample.wav, mel)
+    median = float(sample.distribution.log_scale.median())
+    objective = Objective(ObjectiveConfig({"kl": 1.0}, 2), 0.9, 2.0, median - 0.1, 0)
+    assert float(objective(sample, judged, sample.wav, None)["student/scales_at_floor"]) == pytest.approx(0.5, abs=0.02)
+
+
+def test_distillation_shows_the_teacher_the_students_sample_alone():
+    """Another recording under the same mel changes the STFT terms and nothing of the KL."""
+    from wavenet.data import Batch
+
+    student, teacher, mel = small_student(), small_teacher(), random_mel(2, 6)
+    step = Distillation(teacher, ObjectiveConfig({"kl": 1.0, "stft": 1.0}, 4, [32]), 96)
+    one, two = (
+        step.loss(student, Batch(random_wav(2, 6, seed), mel, None), torch.Generator().manual_seed(0)) for seed in (1, 2)
+    )
+    assert float(one["kl/cross_entropy"]) == float(two["kl/cross_entropy"])
+    assert float(one["stft/32"]) != float(two["stft/32"])
+
+
+def test_gradient_reaches_the_student_through_the_frozen_teacher():
+    from wavenet.data import Batch
+
+    student, teacher, mel = small_student(), small_teacher(), random_mel(2, 6)
+    step = Distillation(teacher, ObjectiveConfig({"kl": 1.0}, 4), 96)
+    step.loss(student, Batch(random_wav(2, 6), mel, None), torch.Generator().manual_seed(0))["loss"].backward()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    first = student.flows[0].stack.input.weight.grad
+    assert first is not None
+    assert float(first.abs().max()) > 0
+    assert not teacher.training

@@ -1,0 +1,85 @@
+"""Every sequential sampler equals the naive one at the same noise, and the teacher-forced pass on its own output."""
+
+import pytest
+import torch
+
+from tests.conftest import random_mel, small_student, small_teacher
+from wavenet.errors import UserError
+from wavenet.teacher import SAMPLERS
+
+
+@pytest.mark.parametrize("kind", ["mol", "gaussian", "mulaw"])
+@pytest.mark.parametrize("kernel_size", [2, 3])
+def test_cached_equals_naive(kind, kernel_size):
+    teacher, mel = small_teacher(kind, kernel_size=kernel_size), random_mel(2, 5)
+    naive, cached = (
+        teacher.sample(mel, method, generator=torch.Generator().manual_seed(7)) for method in ("naive", "cached")
+    )
+    torch.testing.assert_close(cached, naive, rtol=0, atol=1e-9)
+    assert float(naive.std()) > 0.01
+
+
+@pytest.mark.parametrize("kind", ["mol", "gaussian", "mulaw"])
+@pytest.mark.parametrize("method", sorted(SAMPLERS))
+def test_samples_reproduce_under_teacher_forcing(kind, method):
+    """One parallel pass over the output, with the sampler's noise, must give the output back."""
+    teacher, mel = small_teacher(kind), random_mel(2, 4)
+    wav = teacher.sample(mel, method, generator=torch.Generator().manual_seed(3))
+    uniforms = torch.rand(
+        2, wav.shape[1], teacher.noise_channels, generator=torch.Generator().manual_seed(3), dtype=torch.float64
+    )
+    torch.testing.assert_close(teacher(wav, mel).transform(uniforms), wav, rtol=0, atol=1e-9)
+
+
+def test_speakers_are_heard_by_both_samplers():
+    teacher, mel = small_teacher(speakers=2), random_mel(2, 3)
+    speaker = torch.tensor([0, 1])
+    naive, cached = (
+        teacher.sample(mel, method, torch.Generator().manual_seed(0), speaker=speaker) for method in ("naive", "cached")
+    )
+    torch.testing.assert_close(cached, naive, rtol=0, atol=1e-9)
+    swapped = teacher.sample(mel, "cached", torch.Generator().manual_seed(0), speaker=speaker.flip(0))
+    assert float((swapped - cached).abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["mol", "gaussian", "mulaw"])
+def test_seed_and_temperature(kind):
+    teacher, mel = small_teacher(kind), random_mel(1, 6)
+
+    def draw(seed: int, temperature: float = 1.0):
+        return teacher.sample(mel, generator=torch.Generator().manual_seed(seed), temperature=temperature)
+
+    assert torch.equal(draw(1), draw(1))
+    assert float((draw(1) - draw(2)).abs().max()) > 1e-3
+    distance = (draw(1, 0.0) - draw(2, 0.0)).abs().max()
+    # At temperature 0 a Gaussian or a class has no noise left; a mixture still draws its component.
+    assert kind == "mol" or float(distance) == 0.0
+
+
+def test_first_samples_follow_the_distribution():
+    """Many rows at once: the first sample of each is a draw from one known distribution (Kolmogorov-Smirnov)."""
+    teacher = small_teacher("gaussian")
+    mel = random_mel(1, 1).expand(4000, -1, -1)
+    first = teacher.sample(mel, generator=torch.Generator().manual_seed(0))[:, 0]
+    d = teacher(torch.zeros(1, 16, dtype=torch.float64), mel[:1])
+    cdf = torch.distributions.Normal(d.loc[0, 0], d.scale[0, 0]).cdf(first.sort().values)
+    gap = (cdf - torch.arange(1, 4001, dtype=torch.float64) / 4000).abs().max()
+    assert float(gap) < 1.95 / 4000**0.5  # one in a thousand
+
+
+def test_unknown_method_and_temperature_are_named():
+    teacher, student, mel = small_teacher(), small_student(), random_mel()
+    with pytest.raises(UserError, match="method: found 'fast', expected one of naive, cached"):
+        teacher.sample(mel, "fast")
+    for model in (teacher, student):
+        with pytest.raises(UserError, match="temperature: found -1"):
+            model.sample(mel, temperature=-1)
+
+
+def test_student_sample_is_its_forward_pass():
+    student, mel = small_student(), random_mel()
+    wav = student.sample(mel, generator=torch.Generator().manual_seed(5))
+    noise = student.noise(mel, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(wav, student(noise, mel).wav)
+    cold = student.sample(mel, temperature=0.0)
+    assert torch.equal(cold, student(torch.zeros_like(noise), mel).wav)

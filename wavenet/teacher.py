@@ -1,0 +1,118 @@
+"""The teacher: p(x) = prod_t p(x_t | x_<t, mel), a WaveNet that returns distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from wavenet.config import TeacherConfig
+from wavenet.emphasis import pre_emphasis
+from wavenet.errors import UserError
+from wavenet.features import LogMel
+from wavenet.heads import make_head
+from wavenet.layers import shift_right
+from wavenet.sampling.cached import sample_cached
+from wavenet.sampling.naive import sample_naive
+from wavenet.stack import Stack
+from wavenet.upsample import Conditioning, Upsample
+
+SAMPLERS = {"naive": sample_naive, "cached": sample_cached}
+
+
+class Teacher(nn.Module):
+    """WaveNet (van den Oord et al. 2016, arXiv 1609.03499) conditioned on log-mel frames.
+
+    wav (B, T) in [-1, 1] and mel (B, M, F), T = F hop -> Distribution of x_t given x_<t, batch shape (B, T). The shift by
+    one sample happens here and nowhere else. Level and pre-emphasis are inside (see heads.py): the public input and output
+    are plain audio. `receptive_field`: x_t depends on exactly the `receptive_field` samples before it.
+    """
+
+    def __init__(self, config: TeacherConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.gain = 1.0 if config.gain is None else config.gain
+        self.head = make_head(config.distribution, config.pre_emphasis)
+        self.log_mel = LogMel(config.audio)
+        self.upsample = Upsample(
+            config.upsample, config.audio.n_mels, config.audio.hop_length, config.speakers, config.speaker_channels
+        )
+        self.stack = Stack(config.stack, 1, self.head.channels, self.upsample.channels)
+        with torch.no_grad():
+            assert self.stack.output.bias is not None
+            self.stack.output.bias.copy_(self.head.initial_bias())
+
+    @property
+    def receptive_field(self) -> int:
+        """Number of past samples that x_t depends on."""
+        return self.stack.receptive_field + (1 if self.config.pre_emphasis else 0)
+
+    @property
+    def macs_per_sample(self) -> int:
+        """Multiply-accumulates a sample."""
+        return self.stack.macs_per_sample
+
+    @property
+    def noise_channels(self) -> int:
+        """Uniforms that one draw of x_t eats."""
+        return self.head.noise_channels
+
+    def forward(self, wav: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Distribution:
+        """Distribution of x_t given x_<t and mel: wav (B, T), mel (B, M, F) -> batch shape (B, T)."""
+        return self.conditional(wav, self.upsample(mel, speaker))
+
+    def conditional(self, wav: Tensor, cond: Conditioning) -> Distribution:
+        """The same from conditioning already computed; raises UserError when lengths disagree."""
+        if wav.dim() != 2 or wav.shape[1] != cond.length:
+            expected = f"(B, {cond.length}), the mel's frames x hop_length"
+            raise UserError(f"wav: found shape {tuple(wav.shape)}, expected {expected}")
+        emphasised = pre_emphasis(wav, self.config.pre_emphasis, self.gain)
+        params = self.stack(shift_right(emphasised)[:, None], cond).to(wav.dtype)  # autocast ends at the network
+        return self.head(params, self.config.pre_emphasis * shift_right(wav), self.gain)
+
+    def stepper(self, mel: Tensor, speaker: Tensor | None = None) -> Callable[[Tensor], Distribution]:
+        """A callable x_{t-1} (B, 1) -> Distribution of x_t, batch shape (B, 1), for t = 0, 1, ...; begin with zeros."""
+        stack_step = self.stack.stepper(mel.shape[0], self.upsample(mel, speaker))
+        a, gain = self.config.pre_emphasis, self.gain
+        before = mel.new_zeros(mel.shape[0], 1)
+
+        def step(previous: Tensor) -> Distribution:
+            nonlocal before
+            params = stack_step(gain * (previous - a * before))
+            before = previous
+            return self.head(params[..., None], a * previous, gain)
+
+        return step
+
+    def windows(self, mel: Tensor, speaker: Tensor | None = None) -> Iterator[tuple[int, Conditioning]]:
+        """For each t: the first sample and the conditioning of the shortest window of frames that decides x_t."""
+        cond, hop = self.upsample(mel, speaker), self.config.audio.hop_length
+        for t in range(cond.length):
+            first = max(0, t - self.receptive_field) // hop
+            yield first * hop, cond.window(first, t // hop + 1)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        mel: Tensor,
+        method: str = "cached",
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+        speaker: Tensor | None = None,
+    ) -> Tensor:
+        """Draw wav (B, T) sequentially from mel (B, M, F).
+
+        The noise is uniform, drawn first and for the whole signal, so every method gives the same samples for the same
+        generator (a CPU one). temperature scales the scales (divides the logits of mu-law classes).
+        Raises UserError for an unknown method.
+        """
+        if method not in SAMPLERS:
+            raise UserError(f"method: found {method!r}, expected one of {', '.join(SAMPLERS)}")
+        if temperature < 0:
+            raise UserError(f"temperature: found {temperature}, expected 0 or more")
+        length = mel.shape[2] * self.config.audio.hop_length
+        uniforms = torch.rand(mel.shape[0], length, self.noise_channels, generator=generator, dtype=mel.dtype)
+        return SAMPLERS[method](self, mel, uniforms.to(mel.device), temperature, speaker)
+
