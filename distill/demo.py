@@ -1,7 +1,7 @@
 """The whole road in minutes: bundled speech -> teacher -> students -> WAV -> figures and a page to listen to.
 
-Three trainings (teacher; the student; the same student by KL alone, to show why the spectral term is there), then the test
-clips through every system, the benchmark, and one page. Every stage resumes where it was left.
+Three trainings (teacher; the student; the same student by KL alone, to show why the spectral term is there), then the
+test clips through every system, the benchmark, and one page. Every stage resumes where it was left.
 """
 
 from __future__ import annotations
@@ -35,13 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train, distil, synthesise, measure and show. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="demo", description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where everything goes")
-    parser.add_argument("--recipes", type=Path, default=RECIPES, help="folder of demo_teacher.yaml and demo_student.yaml")
+    parser.add_argument(
+        "--recipes", type=Path, default=RECIPES, help="folder of demo_teacher.yaml and demo_student.yaml"
+    )
     parser.add_argument("--data", default="bundled", help="a corpus folder, or the bundled speech")
     parser.add_argument("--steps", type=int, nargs=2, metavar=("TEACHER", "STUDENT"), help="fewer steps, to try it out")
     arguments = parser.parse_args(argv)
     for name in ("demo_teacher.yaml", "demo_student.yaml"):
         if not (arguments.recipes / name).is_file():
-            raise UserError(f"{arguments.recipes / name}: found no such recipe; run the demo from a clone, or say --recipes")
+            raise UserError(
+                f"{arguments.recipes / name}: found no such recipe; run the demo from a clone, or say --recipes"
+            )
     return Demo(arguments.out, arguments.recipes, arguments.data, arguments.steps).run()
 
 
@@ -69,7 +73,9 @@ class Demo:
         self._say(5, "write the page", "seconds")
         gates = check_gates(self._history(STUDENT), metrics)
         (self.out / "demo.json").write_text(
-            json.dumps({"gates": gates, "metrics": metrics["systems"], "benchmark": speed, "teacher": self._teacher_score()})
+            json.dumps(
+                {"gates": gates, "metrics": metrics["systems"], "benchmark": speed, "teacher": self._teacher_score()}
+            )
         )
         page = write_report(
             self.out,
@@ -100,7 +106,7 @@ class Demo:
         runs = {STUDENT: [], KL_ONLY: ["--objective.weights", json.dumps(alone)]}
         processes = []
         for run, extra in runs.items():
-            arguments = self._arguments("demo_student.yaml", run, 1) + ["--teacher", str(self.out / "teacher"), *extra]
+            arguments = [*self._arguments("demo_student.yaml", run, 1), "--teacher", str(self.out / "teacher"), *extra]
             if self.steps:
                 arguments.append("--force")
             code = "import sys; from distill.train import main; sys.exit(main(sys.argv[1:]))"
@@ -168,7 +174,12 @@ def check_gates(history: list[dict[str, float]], metrics: dict[str, Any]) -> lis
     mel, alone = mean[STUDENT]["mel_distance"], mean[KL_ONLY]["mel_distance"]
     pitch = mean[STUDENT]["f0_within_3_percent"]
     found = [
-        ("KL falls by half", divergence[-1], f"below {divergence[0] / 2:.2f} nats/sample", divergence[-1] < divergence[0] / 2),
+        (
+            "KL falls by half",
+            divergence[-1],
+            f"below {divergence[0] / 2:.2f} nats/sample",
+            divergence[-1] < divergence[0] / 2,
+        ),
         ("student's mel distance", mel, "below 0.55 nats", mel < 0.55),
         ("student beats KL alone", mel, f"below {alone:.3f} nats, the KL-only student's", mel < alone),
         ("pitch right on voiced frames", pitch, "at least 0.30, else the student is hoarse", pitch >= 0.30),

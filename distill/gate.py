@@ -17,7 +17,7 @@ _CLIPS = 64
 
 
 def linear_prediction_baseline(train: Sequence[Clip], held_out: Sequence[Clip], audio: AudioConfig) -> float:
-    """Held-out nll [nats/sample, density on the scale of wav] of one linear predictor of order 16 with Gaussian residual.
+    """Held-out nll [nats/sample, density on the scale of wav] of one linear predictor of order 16.
 
     x_t ~ N(sum_k a_k x_{t-k}, sigma^2), a and sigma by least squares on at most 64 training clips: the best Gaussian
     autoregressive model that does not know the mel and does not change over time.

@@ -1,4 +1,4 @@
-r"""KL(p_s || p_t) = H(p_s, p_t) - H(p_s), per sample, both terms apart (van den Oord et al. 2017, arXiv 1711.10433, section 4).
+r"""KL(p_s || p_t) = H(p_s, p_t) - H(p_s), per sample, both terms apart (arXiv 1711.10433, section 4).
 
 For x ~ p_s, the sum over t of KL(p_s(x_t | z_<t) || p_t(x_t | x_<t)) is an unbiased estimate of KL(p_s || p_t), because
 x_<t and z_<t determine each other. Nothing is clamped here: scale floors live in the distributions.

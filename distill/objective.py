@@ -23,8 +23,8 @@ class ObjectiveConfig:
     """weights: term -> weight; a term not named is neither computed nor added.
 
     kl: KL(student || teacher) [nats/sample]; regulariser: (log s_p - log s_q)^2, Gaussian teacher and student only;
-    stft: multi-resolution STFT distance from the recording, averaged over stft_sizes. draws: stratified draws per sample
-    for the cross entropy against a mixture (a Gaussian pair uses the closed form).
+    stft: multi-resolution STFT distance from the recording, averaged over stft_sizes. draws: stratified draws per
+    sample for the cross entropy against a mixture (a Gaussian pair uses the closed form).
     """
 
     weights: dict[str, float] = dataclasses.field(default_factory=lambda: {"kl": 1.0, "stft": 30.0})
@@ -44,7 +44,9 @@ class ObjectiveConfig:
 class Objective:
     """Terms of one student sample under one teacher pass; `start`: the first sample of a crop that counts."""
 
-    def __init__(self, config: ObjectiveConfig, coefficient: float, gain: float, scale_floor: float, start: int) -> None:
+    def __init__(
+        self, config: ObjectiveConfig, coefficient: float, gain: float, scale_floor: float, start: int
+    ) -> None:
         self.config, self.start = config, start
         self.coefficient, self.gain, self.scale_floor = coefficient, gain, scale_floor
 
@@ -56,7 +58,7 @@ class Objective:
     def __call__(
         self, sample: Sample, teacher: Distribution | None, recording: Tensor, generator: torch.Generator | None
     ) -> dict[str, Tensor]:
-        """{"loss": ..., "loss/<term>": each weighted term, "kl/...", "stft/...": parts}, all scalars in nats or ratios."""
+        """{"loss": ..., "loss/<term>": each weighted term, "kl/...", "stft/...": parts}, all scalars."""
         terms: dict[str, Tensor] = {}
         parts: dict[str, Tensor] = {}
         if teacher is not None:
@@ -86,5 +88,7 @@ class Objective:
     def _weigh(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         missing = sorted(set(self.config.weights) - set(terms))
         pair = "a Gaussian teacher and student (distribution.kind gaussian, noise normal)"
-        require(not missing, "objective.weights", ", ".join(missing), f"terms that this pair has; regulariser needs {pair}")
+        require(
+            not missing, "objective.weights", ", ".join(missing), f"terms that this pair has; regulariser needs {pair}"
+        )
         return {f"loss/{name}": weight * terms[name] for name, weight in self.config.weights.items()}

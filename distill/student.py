@@ -24,11 +24,9 @@ from wavenet.features import LogMel
 from wavenet.layers import shift_right
 from wavenet.upsample import Upsample
 
-NOISES = {"logistic": Logistic, "normal": Gaussian}
-
 
 class Sample(NamedTuple):
-    """One pass of the student: wav (B, T), the distribution of x_t given z_<t (.loc, .scale (B, T)), noise, log_det (B,)."""
+    """One pass: wav (B, T), distribution of x_t given z_<t with .loc and .scale (B, T), noise (B, T), log_det (B,)."""
 
     wav: Tensor
     distribution: Logistic | Gaussian
@@ -66,7 +64,7 @@ class Student(nn.Module):
     def base(self, like: Tensor) -> Logistic | Gaussian:
         """The distribution of the noise: standard logistic or standard normal, one value."""
         zero = like.new_zeros(())
-        return NOISES[self.config.noise](zero, zero)
+        return self._law(zero, zero)
 
     def noise(self, mel: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         """z (B, T) for mel (B, M, F), from a CPU generator; temperature scales it."""
@@ -88,7 +86,7 @@ class Student(nn.Module):
         wav, _ = self.de_emphasis(signal)
         loc = loc / self.gain + self.config.pre_emphasis * shift_right(wav)
         log_scale = log_scale - math.log(self.gain)
-        return Sample(wav, NOISES[self.config.noise](loc, log_scale), noise, log_scale.sum(1))
+        return Sample(wav, self._law(loc, log_scale), noise, log_scale.sum(1))
 
     @torch.no_grad()
     def sample(
@@ -117,6 +115,9 @@ class Student(nn.Module):
     def chain(self) -> Chain:
         """The whole map as one flow: the IAFs, then de-emphasis."""
         return Chain([*self._iaf(), self.de_emphasis])
+
+    def _law(self, loc: Tensor, log_scale: Tensor) -> Logistic | Gaussian:
+        return Logistic(loc, log_scale) if self.config.noise == "logistic" else Gaussian(loc, log_scale)
 
     def _iaf(self) -> list[IAF]:
         return [flow for flow in self.flows if isinstance(flow, IAF)]

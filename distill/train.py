@@ -116,7 +116,7 @@ def adopt(config: StudentConfig, teacher: Teacher) -> StudentConfig:
 
 
 def warm_start(student: Student, teacher: Teacher) -> str:
-    """Start the student's frame-rate network from the teacher's where the sizes agree; returns a line that says which."""
+    """Start the student's frame-rate network from the teacher's where sizes agree; returns a line that says which."""
     student.upsample.set_statistics(teacher.upsample.mean, teacher.upsample.std)
     if not student.config.warm_start:
         return "student's frame-rate network: fresh"

@@ -12,7 +12,9 @@ from wavenet.emphasis import de_emphasis, pre_emphasis
 def test_equals_the_recursive_filter(length, coefficient):
     signal = torch.randn(2, length, dtype=torch.float64, generator=torch.Generator().manual_seed(length))
     expected = scipy.signal.lfilter([1.0], [1.0, -coefficient], signal.numpy() / 3.0)
-    torch.testing.assert_close(de_emphasis(signal, coefficient, 3.0), torch.from_numpy(expected), rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(
+        de_emphasis(signal, coefficient, 3.0), torch.from_numpy(expected), rtol=1e-11, atol=1e-11
+    )
     back = pre_emphasis(de_emphasis(signal, coefficient, 3.0), coefficient, 3.0)
     torch.testing.assert_close(back, signal, rtol=1e-10, atol=1e-10)
 

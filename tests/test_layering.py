@@ -1,4 +1,4 @@
-"""The arrows of the house: wavenet never imports distill, no import cycles, no re-exports, thin scripts, no grab-bags."""
+"""The arrows of the house: wavenet never imports distill, no cycles, no re-exports, thin scripts, no grab-bags."""
 
 import ast
 import graphlib

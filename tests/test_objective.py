@@ -23,7 +23,16 @@ def evaluate(weights: dict[str, float], kind: str = "mol", noise: str = "logisti
 
 def test_loss_is_the_weighted_sum_of_the_named_terms():
     terms, _, _ = evaluate({"kl": 2.0, "stft": 3.0})
-    assert set(terms) >= {"loss", "loss/kl", "loss/stft", "kl/kl", "kl/entropy", "kl/cross_entropy", "stft/32", "stft/16"}
+    assert set(terms) >= {
+        "loss",
+        "loss/kl",
+        "loss/stft",
+        "kl/kl",
+        "kl/entropy",
+        "kl/cross_entropy",
+        "stft/32",
+        "stft/16",
+    }
     torch.testing.assert_close(terms["loss"], terms["loss/kl"] + terms["loss/stft"])
     torch.testing.assert_close(terms["loss/kl"], 2 * terms["kl/kl"])
     torch.testing.assert_close(terms["loss/stft"], 3 * (terms["stft/32"] + terms["stft/16"]) / 2)
@@ -87,7 +96,8 @@ def test_distillation_shows_the_teacher_the_students_sample_alone():
     student, teacher, mel = small_student(), small_teacher(), random_mel(2, 6)
     step = Distillation(teacher, ObjectiveConfig({"kl": 1.0, "stft": 1.0}, 4, [32]), 96)
     one, two = (
-        step.loss(student, Batch(random_wav(2, 6, seed), mel, None), torch.Generator().manual_seed(0)) for seed in (1, 2)
+        step.loss(student, Batch(random_wav(2, 6, seed), mel, None), torch.Generator().manual_seed(0))
+        for seed in (1, 2)
     )
     assert float(one["kl/cross_entropy"]) == float(two["kl/cross_entropy"])
     assert float(one["stft/32"]) != float(two["stft/32"])

@@ -52,7 +52,7 @@ class AudioConfig:
 
 @dataclasses.dataclass(frozen=True)
 class StackConfig:
-    """Dilated gated convolutions: `cycles` times dilations 1, 2, ..., 2^(layers - 1). gate_channels counts both halves."""
+    """Dilated gated convolutions: `cycles` times dilations 1, 2, ..., 2^(layers-1). gate_channels: both halves."""
 
     cycles: int = 2
     layers: int = 10
@@ -65,7 +65,9 @@ class StackConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             require(value > 0, f"stack.{field.name}", value, "a positive integer")
-        require(self.gate_channels % 2 == 0, "stack.gate_channels", self.gate_channels, "an even number (tanh, sigmoid)")
+        require(
+            self.gate_channels % 2 == 0, "stack.gate_channels", self.gate_channels, "an even number (tanh, sigmoid)"
+        )
 
     @property
     def dilations(self) -> list[int]:
@@ -170,7 +172,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """The one training loop. Schedules count steps, never time: warm-up, flat share, then the named decay to final_ratio."""
+    """The one training loop. Schedules count steps: warm-up, flat share, then the named decay to final_ratio."""
 
     steps: int = 1_000_000
     batch_size: int = 8
@@ -197,7 +199,15 @@ class TrainConfig:
     sample_seconds: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "crop_length", "log_every", "validate_every", "checkpoint_every", "bad_steps"):
+        for name in (
+            "steps",
+            "batch_size",
+            "crop_length",
+            "log_every",
+            "validate_every",
+            "checkpoint_every",
+            "bad_steps",
+        ):
             require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "a positive integer")
         require(self.lr > 0, "train.lr", self.lr, "a positive number")
         require(0 <= self.ema_decay < 1, "train.ema_decay", self.ema_decay, "0 (no averaging) <= ema_decay < 1")
@@ -215,7 +225,8 @@ def require(condition: bool, name: str, value: object, expected: str) -> None:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain dicts, lists and numbers (for YAML, JSON and checkpoints)."""
-    plain: dict[str, Any] = yaml.safe_load(yaml.safe_dump(_untuple(dataclasses.asdict(config))))
+    values = config if isinstance(config, dict) else dataclasses.asdict(config)
+    plain: dict[str, Any] = yaml.safe_load(yaml.safe_dump(_untuple(values)))
     return plain
 
 

@@ -1,6 +1,7 @@
 """Pre-emphasis and level as an exact linear step: y_t = g (x_t - a x_{t-1}), x_{-1} = 0, and its inverse.
 
-The map is unit triangular times g, so its log determinant is T log g and a density moves through it exactly. It flattens
+The map is unit triangular times g, so its log determinant is T log g and a density moves through it exactly. It
+flattens
 the spectrum of speech (a network that sees 6 dB more at 3 kHz models it) and brings any recording level to unit rms.
 """
 
@@ -21,7 +22,7 @@ def pre_emphasis(wav: Tensor, coefficient: float, gain: float = 1.0) -> Tensor:
 
 
 def de_emphasis(emphasised: Tensor, coefficient: float, gain: float = 1.0) -> Tensor:
-    """y (B, T) -> x (B, T), x_t = y_t / gain + coefficient x_{t-1}: the exact inverse, differentiable, without a loop over t.
+    """y (B, T) -> x (B, T), x_t = y_t / gain + coefficient x_{t-1}: the exact inverse, without a loop over t.
 
     Blocks of 64 samples are one triangular product; what each block hands to the next is the same recursion with
     coefficient^64 on a signal 64 times shorter.

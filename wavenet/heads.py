@@ -2,7 +2,8 @@
 
 A head reads parameters (B, P, T) in units of emphasised speech of unit rms, u_t = g (x_t - a x_{t-1}), and returns the
 distribution of x_t itself: given the past, x_t = u_t / g + a x_{t-1} is a shift and a scaling, so loc = loc_u / g +
-a x_{t-1} and log_scale = log_scale_u - log g, exactly. The scale floor of the whole system is applied here and nowhere else.
+a x_{t-1} and log_scale = log_scale_u - log g, exactly. The scale floor of the whole system is applied here and nowhere
+else.
 """
 
 from __future__ import annotations
@@ -76,11 +77,8 @@ class MuLawHead:
         return torch.zeros(self.channels)
 
     def __call__(self, params: Tensor, shift: Tensor, gain: float) -> Distribution:
-        """params (B, Q, T) -> distribution of x_t, batch shape (B, T). Classes do not shift: there is no pre-emphasis."""
+        """params (B, Q, T) -> distribution of x_t, batch shape (B, T). Classes do not shift: no pre-emphasis."""
         return MuLawCategorical(params.transpose(1, 2), self.mulaw)
-
-
-HEADS = {"mol": MixtureHead, "gaussian": GaussianHead, "mulaw": MuLawHead}
 
 
 def make_head(config: DistributionConfig, pre_emphasis: float) -> MixtureHead | GaussianHead | MuLawHead:
@@ -91,4 +89,6 @@ def make_head(config: DistributionConfig, pre_emphasis: float) -> MixtureHead | 
         pre_emphasis,
         "0 with distribution.kind mulaw, whose classes are fixed",
     )
-    return HEADS[config.kind](config)
+    head = {"mol": MixtureHead, "gaussian": GaussianHead, "mulaw": MuLawHead}[config.kind](config)
+    assert isinstance(head, MixtureHead | GaussianHead | MuLawHead)
+    return head

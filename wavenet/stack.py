@@ -16,9 +16,10 @@ from wavenet.upsample import Conditioning
 class Stack(nn.Module):
     """x (B, I, T), Conditioning or None -> (B, O, T), causal: the output at t sees x_{<=t}.
 
-    The shift that makes a conditioner strictly causal (x_{<t}) belongs to whoever calls the stack: Teacher and the flows.
-    `receptive_field`: the output at t sees exactly x_{t - receptive_field + 1}, ..., x_t. The sum of the L skips is scaled
-    by 1 / sqrt(L).
+    The shift that makes a conditioner strictly causal (x_{<t}) belongs to whoever calls the stack: Teacher and the
+    flows.
+    `receptive_field`: the output at t sees exactly x_{t - receptive_field + 1}, ..., x_t. The sum of the L skips is
+    scaled by 1 / sqrt(L).
     """
 
     def __init__(self, config: StackConfig, in_channels: int, out_channels: int, cond_channels: int = 0) -> None:
@@ -65,7 +66,7 @@ class Stack(nn.Module):
     def stepper(self, batch: int, cond: Conditioning | None = None) -> Callable[[Tensor], Tensor]:
         """A callable (B, I) -> (B, O) for consecutive samples; the conditioning is interpolated one frame at a time."""
         first, hidden, output = (module.stepper(batch) for module in (self.input, self.hidden, self.output))
-        blocks = [block.stepper(batch) for block in self.blocks]
+        blocks = [block.stepper(batch) for block in self.blocks if isinstance(block, GatedBlock)]
         per_sample = self._samples(cond)
 
         def step(sample: Tensor) -> Tensor:
@@ -85,12 +86,12 @@ class Stack(nn.Module):
                 yield sample.chunk(len(self.blocks), 1)
 
     def _run(self, hidden, blocks, conds, head, output) -> Tensor:  # type: ignore[no-untyped-def]
-        total = 0.0
+        skips = []
         for block, cond in zip(blocks, conds, strict=True):
             hidden, skip = block(hidden, cond)
-            total = total + skip
+            skips.append(skip)
         # Leaky where the paper has ReLU: the few skip channels of a small network die otherwise.
-        total = F.leaky_relu(total * (1 / math.sqrt(len(self.blocks))), 0.2)
+        total = F.leaky_relu(sum(skips[1:], start=skips[0]) * (1 / math.sqrt(len(self.blocks))), 0.2)
         result: Tensor = output(F.leaky_relu(head(total), 0.2))
         return result
 

@@ -19,15 +19,15 @@ from wavenet.sampling.naive import sample_naive
 from wavenet.stack import Stack
 from wavenet.upsample import Conditioning, Upsample
 
-SAMPLERS = {"naive": sample_naive, "cached": sample_cached}
+SAMPLERS: dict[str, Callable[..., Tensor]] = {"naive": sample_naive, "cached": sample_cached}
 
 
 class Teacher(nn.Module):
     """WaveNet (van den Oord et al. 2016, arXiv 1609.03499) conditioned on log-mel frames.
 
-    wav (B, T) in [-1, 1] and mel (B, M, F), T = F hop -> Distribution of x_t given x_<t, batch shape (B, T). The shift by
-    one sample happens here and nowhere else. Level and pre-emphasis are inside (see heads.py): the public input and output
-    are plain audio. `receptive_field`: x_t depends on exactly the `receptive_field` samples before it.
+    wav (B, T) in [-1, 1] and mel (B, M, F), T = F hop -> Distribution of x_t given x_<t, batch shape (B, T). The shift
+    by one sample happens here and nowhere else. Level and pre-emphasis are inside (see heads.py): the public input and
+    output are plain audio. `receptive_field`: x_t depends on exactly the `receptive_field` samples before it.
     """
 
     def __init__(self, config: TeacherConfig) -> None:
@@ -115,4 +115,3 @@ class Teacher(nn.Module):
         length = mel.shape[2] * self.config.audio.hop_length
         uniforms = torch.rand(mel.shape[0], length, self.noise_channels, generator=generator, dtype=mel.dtype)
         return SAMPLERS[method](self, mel, uniforms.to(mel.device), temperature, speaker)
-

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from wavenet import checkpoint
-from wavenet.config import DataConfig, TeacherConfig, TrainConfig, from_dict, parse_arguments, to_dict
+from wavenet.config import AudioConfig, DataConfig, TeacherConfig, TrainConfig, from_dict, parse_arguments, to_dict
 from wavenet.data import Corpus, CropDataset, load_clip, open_corpus
 from wavenet.errors import UserError, command
 from wavenet.likelihood import first_scored, held_out, likelihood_loss, speaker_index
@@ -23,7 +23,7 @@ from wavenet.trainer import Task, Validation, train
 
 @command("wavenet-train")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train a teacher: --config RECIPE.yaml --data.root DIR --out RUN. The same command on an existing RUN resumes it."""
+    """Train a teacher: --config RECIPE.yaml --data.root DIR --out RUN. The same command resumes."""
     parser = jsonargparse.ArgumentParser(prog="wavenet-train", description=main.__doc__)
     parser.add_argument("--config", action="config", help="a recipe, e.g. configs/teacher_mol.yaml")
     parser.add_argument("--model", type=TeacherConfig, default=TeacherConfig())
@@ -60,8 +60,8 @@ def train_teacher(model_config: TeacherConfig, data: DataConfig, config: TrainCo
     return train(task, config, batches, data.workers, run)
 
 
-def open_training_corpus(data: DataConfig, audio, speakers: int) -> Corpus:  # type: ignore[no-untyped-def]
-    """The corpus, its notes said, checked for what training needs: clips to train and to validate on, speakers known."""
+def open_training_corpus(data: DataConfig, audio: AudioConfig, speakers: int) -> Corpus:
+    """The corpus, its notes said, checked for what training needs: clips of both splits, speakers."""
     corpus = open_corpus(data.root, audio)
     for note in corpus.notes:
         print(note, file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,8 @@ class Conditioning:
 
     frames (B, C, F + 2): one replicated frame at either end. kernel (3, hop): the weights of the previous, own and next
     frame for each sample of a frame. Interpolation is linear along time and the same for all channels, so it commutes
-    with any 1x1 projection without bias: networks project at frame rate, at 1/hop of the cost, and interpolate the result.
+    with any 1x1 projection without bias: networks project at frame rate, at 1/hop of the cost, and interpolate the
+    result.
     """
 
     frames: Tensor
@@ -67,7 +69,7 @@ class Upsample(nn.Module):
         self.network = nn.Sequential(
             *(
                 module
-                for before, after in zip(sizes[:-1], sizes[1:], strict=True)
+                for before, after in itertools.pairwise(sizes)
                 for module in (
                     nn.Conv1d(before, after, config.kernel_size, padding="same", padding_mode="replicate"),
                     nn.LeakyReLU(0.2),

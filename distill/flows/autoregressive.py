@@ -1,8 +1,8 @@
 r"""The affine autoregressive flow: one network, two directions.
 
-IAF (Kingma et al. 2016, arXiv 1606.04934; van den Oord et al. 2017, arXiv 1711.10433): x_t = z_t exp(log_scale_t) + loc_t
-with loc, log_scale functions of z_<t: one pass to sample, T steps to invert. MAF (Papamakarios et al. 2017, arXiv 1705.07057)
-is the same map turned round: its density takes one pass, its samples T steps.
+IAF (Kingma et al. 2016, arXiv 1606.04934; van den Oord et al. 2017, arXiv 1711.10433): x_t = z_t exp(log_scale_t) +
+loc_t with loc, log_scale functions of z_<t: one pass to sample, T steps to invert. MAF (Papamakarios et al. 2017, arXiv
+1705.07057) is the same map turned round: its density takes one pass, its samples T steps.
 """
 
 from __future__ import annotations

@@ -1,0 +1,103 @@
+"""Checkpoints: everything that a model or a run is, in one file that appears whole or not at all.
+
+Read with torch's restricted unpickler (weights_only), so that loading a stranger's file runs no code of theirs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wavenet.errors import UserError
+
+VERSION = 1
+FILE_NAME = "checkpoint.pt"
+_FORMAT = "wavenet-distillation"
+
+
+@dataclasses.dataclass
+class Checkpoint:
+    """kind of model, its configuration, weights, averaged weights, optimiser state, steps done, and what a run adds."""
+
+    kind: str
+    config: dict[str, Any]
+    model_state: dict[str, Tensor]
+    ema_state: dict[str, Tensor] | None
+    optimizer_state: dict[str, Any] | None
+    step: int
+    extra: dict[str, Any]
+    version: int = VERSION
+
+
+def save(
+    path: str | os.PathLike[str],
+    *,
+    kind: str,
+    config: dict[str, Any],
+    model_state: dict[str, Tensor],
+    ema_state: dict[str, Tensor] | None = None,
+    optimizer_state: dict[str, Any] | None = None,
+    step: int = 0,
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Write atomically: a temporary file in the same folder, flushed to disk, then renamed over the old one.
+
+    Raises OSError (a full disk, no permission); the previous file is then untouched and nothing half-written stays.
+    """
+    path = Path(path)
+    stored = {
+        "format": _FORMAT,
+        "version": VERSION,
+        "kind": kind,
+        "config": config,
+        "model_state": model_state,
+        "ema_state": ema_state,
+        "optimizer_state": optimizer_state,
+        "step": step,
+        "extra": extra or {},
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(stored, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except RuntimeError as error:  # torch's writer reports a failed write as this
+        raise OSError(f"{path}: cannot be written ({' '.join(str(error).split())[:120]})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu") -> Checkpoint:
+    """Read a checkpoint file, or the one inside a run folder.
+
+    Raises UserError, naming the file, when it is missing, truncated, something else, or of a newer version.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / FILE_NAME).is_file():
+            raise UserError(f"{path}: found a folder without {FILE_NAME}, expected a run folder or a checkpoint file")
+        path = path / FILE_NAME
+    if not path.is_file():
+        raise UserError(f"{path}: found no such file, expected a run folder or a checkpoint file")
+    try:
+        stored = torch.load(path, map_location=map_location, weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError):
+        raise UserError(f"{path}: found a truncated or foreign file, expected a checkpoint of this project") from None
+    if not isinstance(stored, dict) or stored.get("format") != _FORMAT:
+        raise UserError(f"{path}: found another program's file, expected a checkpoint of this project")
+    if stored["version"] > VERSION:
+        raise UserError(f"{path}: found checkpoint version {stored['version']}, expected {VERSION} or older")
+    return Checkpoint(**{field.name: stored[field.name] for field in dataclasses.fields(Checkpoint)})
+
+
+def weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The weights to use: averaged where the run kept an average, else the plain ones."""
+    return checkpoint.model_state if checkpoint.ema_state is None else checkpoint.ema_state

@@ -1,0 +1,134 @@
+"""A run folder: checkpoint, resolved configuration, scalars as JSON lines and as TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from torch import Tensor
+
+from wavenet import checkpoint
+from wavenet.config import to_dict
+from wavenet.errors import UserError
+from wavenet.spectrogram import picture
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+CONFIG, METRICS = "config.yaml", "metrics.jsonl"
+# What may change between a run and its continuation: where and how long it runs and what it prints, never what it
+# computes.
+_FREE = {
+    "train.steps",
+    "train.device",
+    "train.threads",
+    "train.log_every",
+    "train.validate_every",
+    "train.checkpoint_every",
+    "train.sample_seconds",
+    "data.root",
+    "data.workers",
+    "data.validation_clips",
+}
+
+
+class Run:
+    """The folder of one run. Opening it writes config.yaml, or holds `record` against the one that is there."""
+
+    def __init__(self, folder: Path, kind: str, record: dict[str, Any]) -> None:
+        self.folder = folder
+        self.notes: list[str] = []
+        self._writer: SummaryWriter | None = None
+        record = to_dict({"kind": kind, **record})
+        if (folder / CONFIG).is_file():
+            self._compare(record)
+        elif folder.is_dir() and any(folder.iterdir()):
+            raise UserError(f"{folder}: found a folder with other files, expected a new or empty one, or a run")
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{CONFIG}.tmp"
+        temporary.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
+        temporary.replace(folder / CONFIG)
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the latest checkpoint is."""
+        return self.folder / checkpoint.FILE_NAME
+
+    def resume(self, map_location: str) -> checkpoint.Checkpoint | None:
+        """The latest checkpoint, or None for a new run; drops what was logged after it."""
+        stored = checkpoint.load(self.checkpoint_path, map_location) if self.checkpoint_path.is_file() else None
+        step = stored.step if stored else 0
+        metrics = self.folder / METRICS
+        if metrics.is_file():
+            kept = [line for line in metrics.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
+            metrics.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        return stored
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Log scalars under their names."""
+        line = json.dumps({"step": step, **{name: _finite(value) for name, value in values.items()}})
+        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        for name, value in values.items():
+            self._tensorboard(step).add_scalar(name, value, step)
+
+    def sounds(self, step: int, audio: dict[str, Tensor], sample_rate: int) -> None:
+        """Log audio (T,) as sound and as spectrogram picture."""
+        for name, wav in audio.items():
+            wav = wav.detach().float().cpu()
+            writer = self._tensorboard(step)
+            # TensorBoard wants [-1, 1]; the picture and every metric are made of the signal itself.
+            writer.add_audio(f"audio/{name}", wav.clamp(-1, 1)[None], step, sample_rate)
+            writer.add_image(f"spectrogram/{name}", picture(wav, sample_rate), step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush and close what is open."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _tensorboard(self, step: int) -> SummaryWriter:
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.folder), purge_step=step)
+        return self._writer
+
+    def _compare(self, record: dict[str, Any]) -> None:
+        found = _flat(yaml.safe_load((self.folder / CONFIG).read_text(encoding="utf-8")) or {})
+        wanted = _flat(record)
+        for name in sorted(found.keys() | wanted.keys()):
+            before, now = found.get(name), wanted.get(name)
+            if before == now:
+                continue
+            if name not in _FREE:
+                raise UserError(
+                    f"{self.folder}: found a run with {name} = {before}, expected {now}; choose another --out"
+                )
+            if name == "train.steps" and wanted.get("train.schedule") in ("cosine", "linear"):
+                self.notes.append(
+                    f"train.steps {before} -> {now}: the {wanted['train.schedule']} schedule is stretched"
+                )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _step(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return 2**62  # a line cut short by a kill
+
+
+def _finite(value: float) -> float | None:
+    return value if abs(value) < float("inf") else None

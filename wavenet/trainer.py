@@ -1,0 +1,265 @@
+"""The one training loop. A step is passed in; the loop knows optimiser, schedule, average, log and resume.
+
+The batch of step k is batches[k] and its noise generator is seeded with (seed, k): nothing else is random, so a resumed
+run computes bit for bit what the uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from wavenet import checkpoint
+from wavenet.config import TrainConfig
+from wavenet.errors import DONE, INTERRUPTED, UserError
+from wavenet.run import Run
+from wavenet.schedule import learning_rate
+
+# How often the bar of a run whose output goes to a file is written [s].
+_QUIET_INTERVAL = 30.0
+
+
+@dataclasses.dataclass
+class Validation:
+    """What held-out clips say: scalars, and signals (T,) to hear and see."""
+
+    scalars: dict[str, float]
+    audio: dict[str, Tensor]
+    sample_rate: int
+
+
+@dataclasses.dataclass
+class Task:
+    """What is trained: model, loss, validation, and what its checkpoint and configuration record say.
+
+    loss(model, batch, generator) -> {"loss": scalar, other named scalars to log}. validate(average model in eval mode).
+    progress: the scalar that the bar shows in nats/sample. context: samples of a crop that carry no loss.
+    """
+
+    kind: str
+    model: nn.Module
+    model_config: dict[str, Any]
+    loss: Callable[[nn.Module, Any, torch.Generator], dict[str, Tensor]]
+    validate: Callable[[nn.Module], Validation]
+    progress: str = "nll"
+    context: int = 0
+    record: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def train(task: Task, config: TrainConfig, batches: Dataset[Any], workers: int, run: Path) -> int:
+    """Train to config.steps in the folder `run`, from where it stands. Returns 0, or 130 when interrupted and saved.
+
+    Raises UserError when the folder holds another run, or when config.bad_steps steps in a row were not finite.
+    """
+    threads = torch.get_num_threads()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    try:
+        return _Loop(task, config, Run(run, task.kind, task.record)).run(batches, workers)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def resolve_device(name: str) -> str:
+    """`auto` is the GPU where there is one; raises UserError for a device that this machine lacks."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device: found {name!r}, expected auto, cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device: found {name!r} on a machine without a usable GPU, expected cpu or auto")
+    return name
+
+
+class _Loop:
+    def __init__(self, task: Task, config: TrainConfig, run: Run) -> None:
+        self.task, self.config, self.run_folder = task, config, run
+        self.device = torch.device(resolve_device(config.device))
+        self.model = task.model.to(self.device).train()
+        optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+        self.optimizer = optimizer(self.model.parameters(), config.lr, config.betas, weight_decay=config.weight_decay)
+        self.average = self._averaged() if config.ema_decay else None
+        self.step, self.bad_in_a_row, self.skipped = 0, 0, 0
+        self.interrupted = False
+        self._resume()
+
+    def run(self, batches: Dataset[Any], workers: int) -> int:
+        for note in self.run_folder.notes:
+            print(note, file=sys.stderr)
+        if self.step >= self.config.steps:
+            print(f"{self.run_folder.folder}: already at step {self.step} of {self.config.steps}", file=sys.stderr)
+            return DONE
+        with self._signals():
+            try:
+                self._train(batches, workers)
+            finally:
+                self.run_folder.close()
+        if self.interrupted:
+            done = f"interrupted at step {self.step} of {self.config.steps} and saved"
+            print(f"{self.run_folder.folder}: {done}; the same command goes on from there", file=sys.stderr)
+            return INTERRUPTED
+        return DONE
+
+    def _train(self, batches: Dataset[Any], workers: int) -> None:
+        loader = DataLoader(batches, batch_size=None, sampler=range(self.step, self.config.steps), num_workers=workers)
+        sums: dict[str, float] = {}
+        count, began, done_before = 0, time.monotonic(), self.step
+        interval = 0.2 if sys.stderr.isatty() else _QUIET_INTERVAL
+        with tqdm(
+            total=self.config.steps, initial=self.step, unit="step", mininterval=interval, dynamic_ncols=True
+        ) as bar:
+            for batch in loader:
+                terms = self._update(_moved(batch, self.device))
+                for name, value in terms.items():
+                    sums[name] = sums.get(name, 0.0) + value
+                count += 1
+                if self.step % self.config.log_every == 0 or self.step == self.config.steps:
+                    samples = (self.step - done_before) * self.config.batch_size * self.config.crop_length
+                    speed = samples / (time.monotonic() - began)
+                    self._log({name: value / count for name, value in sums.items()}, speed, bar)
+                    sums, count = {}, 0
+                bar.update()
+                due = self.interrupted or self.step == self.config.steps
+                if due or self.step % self.config.checkpoint_every == 0:
+                    self._save()
+                if not self.interrupted and (
+                    self.step % self.config.validate_every == 0 or self.step == self.config.steps
+                ):
+                    self._validate()
+                if self.interrupted:
+                    return
+
+    def _update(self, batch: Any) -> dict[str, float]:
+        """One step of optimiser and average, or none where loss or gradient is not finite. Returns the scalars."""
+        rate = learning_rate(self.config, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        generator = torch.Generator().manual_seed(_seed(self.config.seed, self.step))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast == "bf16"):
+            terms = self.task.loss(self.model, batch, generator)
+        terms["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        scalars = {name: float(value.detach()) for name, value in terms.items()}
+        scalars |= {"grad/norm": float(norm), "train/learning_rate": rate}
+        self.step += 1
+        strange = [name for name, value in scalars.items() if not abs(value) < float("inf")]
+        if strange:
+            self._skip(strange)
+            return {"train/skipped_steps": 1.0}
+        self.bad_in_a_row = 0
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return scalars
+
+    def _skip(self, strange: list[str]) -> None:
+        self.skipped += 1
+        self.bad_in_a_row += 1
+        if self.bad_in_a_row >= self.config.bad_steps:
+            self._save()
+            raise UserError(
+                f"{self.run_folder.folder}: found {', '.join(strange)} not finite in {self.bad_in_a_row} steps running, "
+                f"at step {self.step}, expected finite numbers; saved. Try a lower train.lr or train.clip_norm"
+            )
+
+    def _log(self, scalars: dict[str, float], speed: float, bar: tqdm[Any]) -> None:
+        self.run_folder.scalars(
+            self.step, scalars | {"train/samples_per_second": speed, "train/skipped_total": float(self.skipped)}
+        )
+        shown = scalars.get(self.task.progress, scalars.get("loss", float("nan")))
+        bar.set_postfix_str(
+            f"{self.task.progress} {shown:.3f} nats/sample, {speed / 1000:.1f} k samples/s", refresh=False
+        )
+
+    def _validate(self) -> None:
+        average = self.average.module if self.average is not None else self.model
+        average.eval()
+        with torch.no_grad():
+            found = self.task.validate(average)
+        self.model.train()
+        self.run_folder.scalars(self.step, {f"validation/{name}": value for name, value in found.scalars.items()})
+        self.run_folder.sounds(self.step, found.audio, found.sample_rate)
+
+    def _save(self) -> None:
+        checkpoint.save(
+            self.run_folder.checkpoint_path,
+            kind=self.task.kind,
+            config=self.task.model_config,
+            model_state=self.model.state_dict(),
+            ema_state=None if self.average is None else self.average.module.state_dict(),
+            optimizer_state=self.optimizer.state_dict(),
+            step=self.step,
+            extra={
+                "skipped": self.skipped,
+                "bad_in_a_row": self.bad_in_a_row,
+                "averaged": 0 if self.average is None else int(self.average.n_averaged),
+                "record": self.task.record,
+            },
+        )
+
+    def _resume(self) -> None:
+        stored = self.run_folder.resume(str(self.device))
+        if stored is None:
+            return
+        if stored.kind != self.task.kind:
+            raise UserError(f"{self.run_folder.folder}: found a {stored.kind}, expected a {self.task.kind}")
+        self.model.load_state_dict(stored.model_state)
+        if stored.optimizer_state is not None:
+            self.optimizer.load_state_dict(stored.optimizer_state)
+        if self.average is not None and stored.ema_state is not None:
+            self.average.module.load_state_dict(stored.ema_state)
+            self.average.n_averaged.fill_(int(stored.extra["averaged"]))
+        self.step = stored.step
+        self.skipped, self.bad_in_a_row = int(stored.extra["skipped"]), int(stored.extra["bad_in_a_row"])
+
+    def _averaged(self) -> AveragedModel:
+        """Exponential moving average whose decay grows as (1 + n) / (10 + n) at first: short runs forget the start."""
+        full = self.config.ema_decay
+
+        def average(averaged: Any, current: Any, count: Tensor | int) -> None:
+            get_ema_multi_avg_fn(min(full, (1 + int(count)) / (10 + int(count))))(averaged, current, count)
+
+        return AveragedModel(self.model, multi_avg_fn=average)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM let the step end and save; a second Ctrl-C stops at once."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
+
+        try:
+            before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not in the main thread: nobody can press Ctrl-C here
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _moved(batch: Any, device: torch.device) -> Any:
+    return type(batch)(*(item.to(device, non_blocking=True) if isinstance(item, Tensor) else item for item in batch))
+
+
+def _seed(seed: int, step: int) -> int:
+    return (seed * 1_000_003 + step) % 2**63
