@@ -1,9 +1,7 @@
-r"""Fundamental frequency and voicing of speech, by normalised cross-correlation and dynamic programming.
+"""Fundamental frequency of speech: normalised cross-correlation and a Viterbi path over lags.
 
-    ncc(i, l) = sum_n x[n] x[n + l] / sqrt(sum_n x[n]^2 sum_n x[n + l]^2 + e)
-
-over a window whose two halves lie either side of frame i's centre, then the best path through (lag or unvoiced) over the
-frames: the plan of RAPT (Talkin 1995, "A robust algorithm for pitch tracking"). All at 8 kHz below 1 kHz, in numpy.
+The correlation is that of Talkin 1995 (RAPT), taken symmetrically around the middle of the frame so that a glide is not
+biased; the path's costs are those of Boersma 1993 (Praat). Everything happens at 8 kHz.
 """
 
 from __future__ import annotations
@@ -11,119 +9,124 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from wavenet.audio import resample
-from wavenet.config import require
+from wavenet.errors import UserError
 
-_RATE = 8000
-_BAND = (40.0, 1000.0)  # [Hz] what is looked at: the first harmonics, without hum below and formants above
-_WINDOW = 0.030  # [s]
-_FLOOR = 1e-4  # energy of a frame that counts as silence, as a share of a loud frame's
-_SHORT_LAGS = 0.12  # preference for the shorter of two lags, a share of ncc over the whole range: against octaves down
-_UNVOICED = 0.52  # ncc below which a frame is better called unvoiced
-_QUIET = 0.02  # added to that for each dB under -30 dB of a loud frame: a room's hum is no voice
-_GLIDE = 3.0  # cost of a change of F0, per unit of log ratio
-_JUMP = 0.5  # the most that a change of F0 costs
-_ONSET = 0.25  # cost of turning voicing on or off
+RATE = 8000  # Hz, internal
+
+_Floats = npt.NDArray[np.float64]
+_WINDOW = 0.030  # seconds correlated at every lag
+_SMOOTHING = 11  # taps of the Hann low-pass (-6 dB near 700 Hz) that makes the peaks of the correlation round
+_VOICING_THRESHOLD = 0.5  # correlation from which a loud frame is voiced
+_SILENCE = 0.03  # amplitude, as a share of the clip's loud frames, below which a frame counts as silent
+_LAG_COST = 0.03  # an octave lower costs this much correlation: the first of the equal peaks wins
+_JUMP_COST = 0.35  # of a change of one octave between frames 10 ms apart
+_SWITCH_COST = 0.14  # of a change between voiced and unvoiced, frames 10 ms apart
+_JUMP_STEP = 0.010  # seconds
 
 
 class F0Track(NamedTuple):
-    """f0 (F,) float32 [Hz], voiced (F,) bool; frame i is centred on the samples [i hop, (i + 1) hop).
+    """f0 (F,) float64 [Hz], 0 where unvoiced; voiced (F,) bool."""
 
-    Between voiced stretches f0 is interpolated, at either end held; sqrt(f_min f_max) where nothing is voiced.
+    f0: _Floats
+    voiced: npt.NDArray[np.bool_]
+
+
+def track(wav: Tensor, sample_rate: int, hop_length: int, f_min: float = 40.0, f_max: float = 500.0) -> F0Track:
+    """F0 of wav (T,) at sample_rate [Hz]: F = T // hop_length frames, frame i centred on [i hop, (i + 1) hop).
+
+    Levels count relative to the clip's own loud frames: a quiet recording gives the same track as a loud one.
+    Raises UserError unless wav is one channel and 0 < f_min < f_max <= 1000 Hz.
     """
-
-    f0: Tensor
-    voiced: Tensor
-
-
-def track(
-    wav: Tensor | np.ndarray, sample_rate: int, hop_length: int, f_min: float = 40.0, f_max: float = 500.0
-) -> F0Track:
-    """F0 of wav (T,) at sample_rate [Hz], one value for each hop_length samples -> F0Track of F = T // hop_length frames.
-
-    Does not depend on the level of the recording. f_min, f_max [Hz] bound what is looked for.
-    Raises UserError for bounds outside 20 Hz < f_min < f_max <= 1000 Hz.
-    """
-    require(20 < f_min < f_max <= _BAND[1], "f_max", f_max, f"20 Hz < f_min = {f_min} < f_max <= {_BAND[1]} Hz")
-    wav = torch.as_tensor(wav).detach().float().cpu()
+    if wav.dim() != 1:
+        raise UserError(f"wav: found shape {tuple(wav.shape)}, expected (T,)")
+    if not 0 < f_min < f_max <= RATE / 8:
+        raise UserError(f"f_min, f_max: found {f_min}, {f_max} Hz, expected 0 < f_min < f_max <= {RATE // 8}")
     frames = len(wav) // hop_length
-    lags = np.arange(int(_RATE / f_max), int(np.ceil(_RATE / f_min)) + 1)
-    centres = np.round((np.arange(frames) + 0.5) * hop_length * _RATE / sample_rate).astype(int)
-    signal = _band_pass(resample(wav, sample_rate, _RATE).double().numpy())
-    ncc, level = _correlate(signal, centres, lags)
-    score = ncc - _SHORT_LAGS * (lags - lags[0]) / (lags[-1] - lags[0])
-    path = _best_path(
-        score, _UNVOICED + _QUIET * np.maximum(0.0, -30.0 - level), np.log(lags), hop_length / sample_rate
-    )
-    return _to_track(path, ncc, lags, float(np.sqrt(f_min * f_max)))
+    if frames == 0:
+        return F0Track(np.zeros(0), np.zeros(0, dtype=bool))
+    low_pass = np.hanning(_SMOOTHING + 2)[1:-1]
+    signal = np.convolve(at_internal_rate(wav, sample_rate), low_pass / low_pass.sum(), mode="same")
+    # One lag more at either end, so that every peak inside the range has both its neighbours.
+    lags = np.arange(int(RATE / f_max) - 1, int(np.ceil(RATE / f_min)) + 2)
+    correlation, level = correlate(signal, frame_centres(frames, sample_rate, hop_length), lags, _WINDOW)
+    states = _path(correlation[:, 1:-1], level, lags[1:-1], hop_length / sample_rate)
+    voiced = states > 0
+    lag = np.where(voiced, _refine(correlation, lags, states), 1.0)
+    return F0Track(np.where(voiced, RATE / lag, 0.0), voiced)
 
 
-def _band_pass(signal: np.ndarray) -> np.ndarray:
-    from scipy.signal import butter, sosfilt
-
-    sos = butter(2, _BAND, "bandpass", fs=_RATE, output="sos")
-    # Forwards and backwards: no delay.
-    return np.asarray(sosfilt(sos, sosfilt(sos, signal)[::-1])[::-1])
+def at_internal_rate(wav: Tensor, sample_rate: int) -> _Floats:
+    """wav (T,) at 8 kHz without its mean, float64."""
+    signal = resample(wav.detach().cpu().to(torch.float32), sample_rate, RATE).numpy().astype(np.float64)
+    return np.asarray(signal - signal.mean())
 
 
-def _correlate(signal: np.ndarray, centres: np.ndarray, lags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """ncc (F, L) of each frame at each lag, and the frames' level (F,) in dB of a loud frame's."""
-    window, margin = round(_WINDOW * _RATE), lags[-1] + round(_WINDOW * _RATE)
-    padded = np.pad(signal, margin)
-    energy = _running_sum(padded * padded)
-    around = energy[centres + margin + window // 2] - energy[centres + margin - window // 2]
-    loud = np.quantile(around, 0.95) + 1e-20 if len(around) else 1.0
-    ncc = np.empty((len(centres), len(lags)))
-    for place, lag in enumerate(lags):
-        product = _running_sum(padded[:-lag] * padded[lag:])
-        first = centres + margin - (window + lag) // 2
-        power = (energy[first + window] - energy[first]) * (energy[first + lag + window] - energy[first + lag])
-        ncc[:, place] = (product[first + window] - product[first]) / np.sqrt(
-            np.maximum(power, 0) + (_FLOOR * loud) ** 2
-        )
-    return ncc, 10 * np.log10(np.maximum(around / loud, 1e-12))
+def frame_centres(frames: int, sample_rate: int, hop_length: int) -> _Floats:
+    """Middle of each frame in samples at 8 kHz, (F,)."""
+    return (np.arange(frames) + 0.5) * hop_length * RATE / sample_rate
 
 
-def _running_sum(values: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0.0], np.cumsum(values)])
+def correlate(
+    signal: _Floats, centres: _Floats, lags: npt.NDArray[np.int_], window: float
+) -> tuple[_Floats, _Floats]:
+    r"""Normalised cross-correlation (F, L) of signal (T,) at 8 kHz, and the frames' rms (F,).
 
-
-def _best_path(score: np.ndarray, unvoiced: np.ndarray, log_lags: np.ndarray, seconds: float) -> np.ndarray:
-    """Viterbi over L lags and, last, unvoiced: score (F, L) and unvoiced (F,) summed along the path less its changes.
-
-    Scores count per 10 ms, so that the frame rate (`seconds` a frame) changes nothing. Returns the states (F,).
+    r_l = sum_n x_n x_{n+l} / sqrt(sum_n x_n^2 sum_n x_{n+l}^2), n over `window` seconds, the pair of windows centred
+    on the frame. Beyond its ends the signal counts as silence.
     """
-    weight, count = seconds / 0.010, len(log_lags)
-    local = weight * np.concatenate([score, unvoiced[:, None]], 1)
-    cost = np.full((count + 1, count + 1), _ONSET)
-    cost[:count, :count] = np.minimum(_GLIDE * np.abs(log_lags[:, None] - log_lags), _JUMP)
-    cost[count, count] = 0.0
-    best, back = np.zeros(count + 1), np.zeros(local.shape, dtype=np.int64)
-    places = np.arange(count + 1)
-    for frame, value in enumerate(local):
-        total = best - cost.T
-        back[frame] = total.argmax(1)
-        best = total[places, back[frame]] + value
-    states = np.empty(len(local), dtype=np.int64)
-    state = int(best.argmax())
-    for frame in range(len(local) - 1, -1, -1):
-        states[frame] = state
-        state = back[frame, state]
+    width, margin = round(window * RATE), round(window * RATE) + int(lags.max())
+    padded = np.pad(signal, margin)
+    energy = np.concatenate([[0.0], np.cumsum(padded**2)])
+    floor = 1e-12 * energy[-1] / len(signal) * width + 1e-30
+    result = np.empty((len(centres), len(lags)))
+    for column, lag in enumerate(lags):
+        products = np.concatenate([[0.0], np.cumsum(padded[:-lag] * padded[lag:])])
+        start = np.clip(np.round(centres - (width + lag) / 2).astype(int) + margin, 0, len(padded) - width - lag)
+        power = (energy[start + width] - energy[start]) * (energy[start + lag + width] - energy[start + lag])
+        result[:, column] = (products[start + width] - products[start]) / np.sqrt(np.maximum(power, 0) + floor**2)
+    middle = np.clip(np.round(centres - width / 2).astype(int) + margin, 0, len(padded) - width)
+    return result, np.sqrt(np.maximum(energy[middle + width] - energy[middle], 0) / width)
+
+
+def peak(left: _Floats, middle: _Floats, right: _Floats) -> tuple[_Floats, _Floats]:
+    """Place, in [-1/2, 1/2] from the middle, and height of the parabola through three points a sample apart."""
+    curvature = np.minimum(left - 2 * middle + right, -1e-9)
+    place = np.clip((left - right) / (2 * curvature), -0.5, 0.5)
+    return place, middle - (left - right) * place / 4
+
+
+def _path(correlation: _Floats, level: _Floats, lags: npt.NDArray[np.int_], step: float) -> npt.NDArray[np.int_]:
+    """Best path (F,): 0 for unvoiced, i + 1 for lags[i]."""
+    octave = np.log2(lags)
+    loud = np.percentile(level, 95) + 1e-30
+    silent = np.maximum(0, 2 - level / loud / (_SILENCE / (1 + _VOICING_THRESHOLD)))
+    local = np.column_stack([_VOICING_THRESHOLD + silent, correlation - _LAG_COST * (octave - octave[0])])
+    per_frame = _JUMP_STEP / step
+    cost = np.full((len(lags) + 1, len(lags) + 1), _SWITCH_COST * per_frame)
+    cost[0, 0] = 0.0
+    cost[1:, 1:] = _JUMP_COST * per_frame * np.abs(octave[:, None] - octave[None, :])
+    score, back = local[0], np.zeros(local.shape, dtype=int)
+    columns = np.arange(local.shape[1])
+    for i in range(1, len(local)):
+        candidates = score[:, None] - cost
+        back[i] = candidates.argmax(axis=0)
+        score = candidates[back[i], columns] + local[i]
+    states = np.empty(len(local), dtype=int)
+    states[-1] = score.argmax()
+    for i in range(len(local) - 1, 0, -1):
+        states[i - 1] = back[i, states[i]]
     return states
 
 
-def _to_track(path: np.ndarray, ncc: np.ndarray, lags: np.ndarray, default: float) -> F0Track:
-    """Lags refined by a parabola through their neighbours, F0 interpolated (in log) over unvoiced frames."""
-    voiced = path < len(lags)
-    frames = np.flatnonzero(voiced)
-    place = np.clip(path[frames], 1, len(lags) - 2)
-    before, here, after = ncc[frames, place - 1], ncc[frames, place], ncc[frames, place + 1]
-    offset = 0.5 * (before - after) / np.minimum(before - 2 * here + after, -1e-9)
-    period = lags[place] + np.clip(offset, -1.0, 1.0)
-    log_f0 = np.full(len(path), np.log(default))
-    if len(frames):
-        log_f0 = np.interp(np.arange(len(path)), frames, np.log(_RATE / period))
-    return F0Track(torch.from_numpy(np.exp(log_f0)).float(), torch.from_numpy(voiced))
+def _refine(correlation: _Floats, lags: npt.NDArray[np.int_], states: npt.NDArray[np.int_]) -> _Floats:
+    """Lag in fractions of a sample: the parabola over the highest of the chosen lag and its two neighbours."""
+    rows = np.arange(len(states))
+    around = np.clip(states[:, None] + np.arange(-1, 2), 1, len(lags) - 2)  # state s is lags[s]: one lag leads
+    best = around[rows, correlation[rows[:, None], around].argmax(axis=1)]
+    place, _ = peak(*(correlation[rows, best + shift] for shift in (-1, 0, 1)))
+    return np.asarray(lags[best] + place)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,7 @@ def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu")
         raise UserError(f"{path}: found no such file, expected a run folder or a checkpoint file")
     try:
         stored = torch.load(path, map_location=map_location, weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError):
+    except Exception:  # bytes that are no checkpoint make the unpickler raise anything, IndexError and KeyError too
         raise UserError(f"{path}: found a truncated or foreign file, expected a checkpoint of this project") from None
     if not isinstance(stored, dict) or stored.get("format") != _FORMAT:
         raise UserError(f"{path}: found another program's file, expected a checkpoint of this project")

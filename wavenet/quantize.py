@@ -21,7 +21,8 @@ class Grid:
 
     def index(self, wav: Tensor) -> Tensor:
         """Nearest level of each sample, int64 in [0, levels); beyond [-1, 1] the edge levels."""
-        return torch.round((wav.clamp(-1, 1) + 1) / self.step).long()
+        # float64: in float32 a recording near full scale would fall on its neighbour's level.
+        return torch.round((wav.double().clamp(-1, 1) + 1) / self.step).long()
 
     def value(self, index: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Level -> sample in [-1, 1]."""
@@ -63,7 +64,7 @@ class MuLaw:
 
     def edges(self) -> Tensor:
         """(levels + 1,) float64: class i covers samples in [edges[i], edges[i + 1])."""
-        return self.expand(torch.linspace(-1, 1, self.levels + 1, dtype=torch.float64))
+        return self.expand(torch.linspace(-1, 1, self.levels + 1, dtype=torch.float64)).round(decimals=15)
 
     def log_width(self) -> Tensor:
         """(levels,) float64: log of each class's width in units of wav."""
