@@ -77,20 +77,22 @@ def correlate(
     r"""Normalised cross-correlation (F, L) of signal (T,) at 8 kHz, and the frames' rms (F,).
 
     r_l = sum_n x_n x_{n+l} / sqrt(sum_n x_n^2 sum_n x_{n+l}^2), n over `window` seconds, the pair of windows centred
-    on the frame. Beyond its ends the signal counts as silence.
+    on the frame. Beyond its ends the signal counts as silence. A floor 30 dB under the loud frames, added under the
+    root as in RAPT, keeps the edge of a sound from correlating with the silence beside it.
     """
     width, margin = round(window * RATE), round(window * RATE) + int(lags.max())
     padded = np.pad(signal, margin)
     energy = np.concatenate([[0.0], np.cumsum(padded**2)])
-    floor = 1e-12 * energy[-1] / len(signal) * width + 1e-30
+    middle = np.clip(np.round(centres - width / 2).astype(int) + margin, 0, len(padded) - width)
+    frame_energy = np.maximum(energy[middle + width] - energy[middle], 0)
+    floor = _SILENCE**2 * np.percentile(frame_energy, 95) + 1e-30
     result = np.empty((len(centres), len(lags)))
     for column, lag in enumerate(lags):
         products = np.concatenate([[0.0], np.cumsum(padded[:-lag] * padded[lag:])])
         start = np.clip(np.round(centres - (width + lag) / 2).astype(int) + margin, 0, len(padded) - width - lag)
         power = (energy[start + width] - energy[start]) * (energy[start + lag + width] - energy[start + lag])
         result[:, column] = (products[start + width] - products[start]) / np.sqrt(np.maximum(power, 0) + floor**2)
-    middle = np.clip(np.round(centres - width / 2).astype(int) + margin, 0, len(padded) - width)
-    return result, np.sqrt(np.maximum(energy[middle + width] - energy[middle], 0) / width)
+    return result, np.sqrt(frame_energy / width)
 
 
 def peak(left: _Floats, middle: _Floats, right: _Floats) -> tuple[_Floats, _Floats]:

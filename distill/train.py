@@ -57,6 +57,9 @@ def train_student(
     teacher = models.load(teacher_path, resolve_device(config.device))
     if not isinstance(teacher, Teacher):
         raise UserError(f"{teacher_path}: found a {type(teacher).__name__.lower()}, expected a teacher")
+    if teacher.config.distribution.kind == "mulaw":
+        # Its density is constant over each class: no gradient tells the student where to move.
+        raise UserError(f"{teacher_path}: found a mulaw teacher, expected mol or gaussian, which have a smooth density")
     model_config = adopt(model_config, teacher)
     corpus = open_training_corpus(data, model_config.audio, model_config.speakers)
     _gate(teacher, corpus, data.validation_clips, str(teacher_path), force)
