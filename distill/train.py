@@ -69,6 +69,8 @@ def train_student(
     batches = CropDataset(
         corpus.train, model_config.audio, config.crop_length, config.batch_size, config.seed, corpus.speakers
     )
+    for note in batches.notes:
+        print(note, file=sys.stderr)
     distillation = Distillation(teacher, objective, config.crop_length)
 
     def validate(average: nn.Module) -> Validation:

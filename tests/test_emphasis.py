@@ -31,3 +31,10 @@ def test_float32_stays_close_over_long_signals():
     signal = torch.randn(1, 100_000, generator=torch.Generator().manual_seed(0))
     error = de_emphasis(signal, 0.9).double() - de_emphasis(signal.double(), 0.9)
     assert float(error.abs().max()) < 1e-5
+
+
+def test_autocast_does_not_reach_the_signal():
+    signal = torch.randn(1, 1000, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = de_emphasis(signal, 0.9)
+    assert torch.equal(inside, de_emphasis(signal, 0.9))

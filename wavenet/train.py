@@ -42,6 +42,8 @@ def train_teacher(model_config: TeacherConfig, data: DataConfig, config: TrainCo
     batches = CropDataset(
         corpus.train, model_config.audio, config.crop_length, config.batch_size, config.seed, corpus.speakers
     )
+    for note in batches.notes:
+        print(note, file=sys.stderr)
 
     def validate(average: nn.Module) -> Validation:
         assert isinstance(average, Teacher)

@@ -1,0 +1,249 @@
+"""`distill-evaluate`: held-out clips through every system, measured, written as sound, and shown on one page."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from distill import models
+from distill.baselines import griffin_lim, mel_shaped_noise
+from distill.metrics import METRICS, measure
+from distill.report import RECORDING, sound_path, write_report
+from wavenet import checkpoint
+from wavenet.audio import write_audio
+from wavenet.config import AudioConfig, require
+from wavenet.data import load_clip, open_corpus
+from wavenet.errors import DONE, UserError, command
+from wavenet.features import LogMel
+from wavenet.likelihood import held_out
+from wavenet.manifest import Clip
+from wavenet.teacher import Teacher
+
+System = Callable[..., Tensor]
+GRIFFIN_LIM, NOISE = "griffin-lim", "mel-shaped noise"
+_Rows = dict[str, dict[str, float | None]]
+
+
+class NamedClip(NamedTuple):
+    """A recording (T,) and its name; speaker (1,) int64 is handed on to the systems where there is one."""
+
+    name: str
+    wav: Tensor
+    speaker: Tensor | None = None
+
+
+def evaluate(
+    clips: Sequence[NamedClip], systems: dict[str, System], audio: AudioConfig, out: Path, seed: int = 0
+) -> dict[str, Any]:
+    """Every clip through every system: sounds to out/audio/SYSTEM/CLIP.wav, numbers to out/metrics.json and back.
+
+    A system is called as system(mel (1, M, F), generator) -> wav (1, T), with the speaker third where the clip has one;
+    the generator is seeded by (seed, clip name), the same for all systems. Added to them: the recording itself, which
+    is the ceiling, Griffin-Lim and mel-shaped noise. Returns, as in the file,
+    {"sample_rate", "clips": [name], "systems": {name: {"clips": {clip: {metric: value}}, "mean", "ci95"}}}; ci95 is half
+    the width of the 95% interval of the mean over clips (Student's t); None where a number is not defined.
+    Raises UserError for no clips, doubled names, and audio that is not finite or of another length.
+    """
+    if not clips:
+        raise UserError("clips: found none, expected at least one")
+    for what, names in (("clip", [clip.name for clip in clips]), ("system", [*_baselines(audio), *systems, RECORDING])):
+        if doubled := sorted(name for name in set(names) if names.count(name) > 1):
+            raise UserError(f"{what}: found the name {doubled[0]!r} twice, expected it once")
+    log_mel = LogMel(audio)
+    rows: dict[str, _Rows] = {name: {} for name in [RECORDING, *systems, *_baselines(audio)]}
+    progress = tqdm(total=len(clips) * len(rows), desc="evaluate", unit="clip", disable=None)
+    for clip in clips:
+        wav = clip.wav[: len(clip.wav) - len(clip.wav) % audio.hop_length]
+        mel = log_mel(wav[None].float())
+        for name, system in {RECORDING: _same(wav), **systems, **_baselines(audio)}.items():
+            progress.set_postfix_str(name)
+            arguments = () if clip.speaker is None else (clip.speaker,)
+            found = system(mel, _generator(seed, clip.name), *arguments)[0].detach().cpu().float()
+            _write(out / sound_path(name, clip.name), found, audio.sample_rate)
+            rows[name][clip.name] = {key: _finite(value) for key, value in measure(found, wav, audio).items()}
+            progress.update()
+    progress.close()
+    metrics = {
+        "sample_rate": audio.sample_rate,
+        "clips": [clip.name for clip in clips],
+        "systems": {name: {"clips": values, **_summary(values)} for name, values in rows.items()},
+    }
+    write_json(out / "metrics.json", metrics)
+    return metrics
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all; NaN is refused."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+@command("distill-evaluate")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Held-out clips through models, Griffin-Lim and shaped noise: metrics.json, sounds and report.html. Returns 0."""
+    arguments = _parser().parse_args(argv)
+    for name in ("seed", "temperature"):
+        require(getattr(arguments, name) >= 0, f"--{name}", getattr(arguments, name), "0 or more")
+    require(arguments.clips > 0, "--clips", arguments.clips, "at least 1")
+    loaded = load_systems(arguments.checkpoints, arguments.device)
+    audio = next(iter(loaded.values())).config.audio
+    corpus = open_corpus(arguments.data, audio)
+    for note in corpus.notes:
+        print(f"{arguments.data}: {note}", file=sys.stderr)
+    chosen = (corpus.test if arguments.split == "test" else corpus.dev)[: arguments.clips]
+    if not chosen:
+        raise UserError(f"{arguments.data}: found no {arguments.split} clips, expected at least one")
+    many = max(model.config.speakers for model in loaded.values())
+    require(not many or many >= len(corpus.speakers), "--data", f"{len(corpus.speakers)} speakers", f"at most {many}")
+    clips = [_named(clip, audio, corpus.speakers if many else []) for clip in chosen]
+    systems = {name: as_system(model, arguments.temperature, arguments.method) for name, model in loaded.items()}
+    metrics = evaluate(clips, systems, audio, arguments.out, arguments.seed)
+    for name, model in loaded.items():
+        if isinstance(model, Teacher):
+            metrics["systems"][name]["likelihood"] = _likelihood(model, chosen, corpus.speakers)
+    write_json(arguments.out / "metrics.json", metrics)
+    page = write_report(
+        arguments.out,
+        title="Evaluation",
+        metrics=metrics,
+        curves={},
+        benchmark=None,
+        notes=[
+            f"{len(chosen)} {arguments.split} clips of {arguments.data}, seed {arguments.seed}, "
+            f"temperature {arguments.temperature:g}."
+        ],
+        texts={clip.id: clip.text for clip in chosen},
+        name="report.html",
+    )
+    print(_table(metrics))
+    print(f"{page}")
+    return DONE
+
+
+def load_systems(paths: Sequence[str], device: str) -> dict[str, Any]:
+    """Models by the name of their run folder (with its parent's where two are equal).
+
+    Raises UserError when their audio settings differ or names collide.
+    """
+    folders = [Path(path).resolve() for path in paths]
+    folders = [path.parent if path.name == checkpoint.FILE_NAME else path for path in folders]
+    short = [path.stem if path.is_file() else path.name for path in folders]
+    named: dict[str, Any] = {}
+    first = ""
+    for path, folder, name in zip(paths, folders, short, strict=True):
+        name = f"{folder.parent.name}/{name}" if short.count(name) > 1 else name
+        if name in named:
+            raise UserError(f"{path}: found a second system called {name!r}, expected each once")
+        named[name] = models.load(path, device)
+        first = first or name
+        ours, theirs = named[name].config.audio, named[first].config.audio
+        if ours != theirs:
+            raise UserError(f"{path}: found {ours}, expected the audio settings of {paths[0]}: {theirs}")
+    return named
+
+
+def as_system(model: Any, temperature: float = 1.0, method: str = "cached") -> System:
+    """A model as a system: sequential sampling by `method` for a teacher, one pass for a student."""
+    device = next(model.parameters()).device
+    extra = {"method": method} if isinstance(model, Teacher) else {}
+
+    def system(mel: Tensor, generator: torch.Generator, speaker: Tensor | None = None) -> Tensor:
+        where = speaker.to(device) if speaker is not None and model.config.speakers else None
+        sampled: Tensor = model.sample(
+            mel.to(device), generator=generator, temperature=temperature, speaker=where, **extra
+        )
+        return sampled
+
+    return system
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="distill-evaluate", description=main.__doc__)
+    parser.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="run folders or checkpoint files")
+    parser.add_argument("--data", required=True, help="a corpus folder, or bundled")
+    parser.add_argument("--out", type=Path, required=True, help="folder for metrics.json, report.html, sounds")
+    parser.add_argument("--split", choices=("test", "dev"), default="test")
+    parser.add_argument("--clips", type=int, default=8, help="at most so many clips")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--temperature", type=float, default=1.0, help="scales the noise")
+    parser.add_argument("--method", default="cached", help="how a teacher samples: cached or naive")
+    parser.add_argument("--device", default="cpu")
+    return parser
+
+
+def _baselines(audio: AudioConfig) -> dict[str, System]:
+    return {
+        GRIFFIN_LIM: lambda mel, generator, *_: griffin_lim(mel[0], audio, generator=generator)[None],
+        NOISE: lambda mel, generator, *_: mel_shaped_noise(mel[0], audio, generator)[None],
+    }
+
+
+def _same(wav: Tensor) -> System:
+    return lambda *_: wav[None]
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def _named(clip: Clip, audio: AudioConfig, speakers: Sequence[str]) -> NamedClip:
+    speaker = torch.tensor([list(speakers).index(clip.speaker)]) if speakers else None
+    return NamedClip(clip.id, load_clip(clip, audio), speaker)
+
+
+def _write(path: Path, wav: Tensor, sample_rate: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clipped = write_audio(path, wav, sample_rate)
+    if clipped:
+        tqdm.write(f"{path}: {clipped} of {len(wav)} samples beyond full scale were clipped", file=sys.stderr)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _summary(values: _Rows) -> dict[str, dict[str, float | None]]:
+    from scipy.stats import t
+
+    mean: dict[str, float | None] = {}
+    interval: dict[str, float | None] = {}
+    for metric in METRICS:
+        found = [value for row in values.values() if (value := row[metric]) is not None]
+        mean[metric] = statistics.fmean(found) if found else None
+        n = len(found)
+        interval[metric] = float(t.ppf(0.975, n - 1)) * statistics.stdev(found) / math.sqrt(n) if n > 1 else None
+    return {"mean": mean, "ci95": interval}
+
+
+def _likelihood(teacher: Teacher, clips: Sequence[Clip], speakers: Sequence[str]) -> dict[str, float | None]:
+    score = held_out(teacher, clips, speakers)
+    values = {"nll": score.nll, "nll_density": score.nll_density, "bits": score.bits, "samples": score.samples}
+    return {name: _finite(value) for name, value in values.items()}
+
+
+def _table(metrics: dict[str, Any]) -> str:
+    """The means as plain text, a system a line."""
+    width = max(len(name) for name in metrics["systems"])
+    lines = [" " * width + "".join(f"  {name}" for name in METRICS)]
+    for name, system in metrics["systems"].items():
+        cells = [system["mean"][metric] for metric in METRICS]
+        shown = ["-" if value is None else f"{value:.3f}" for value in cells]
+        lines.append(name.ljust(width) + "".join(f"  {s.rjust(len(m))}" for s, m in zip(shown, METRICS, strict=True)))
+        if likelihood := system.get("likelihood"):
+            lines.append(f"{'':{width}}  {likelihood['nll']:.4f} nats, {likelihood['bits']:.4f} bits per sample held out")
+    return "\n".join(lines)

@@ -1,0 +1,89 @@
+"""README's results, written from a demo run's own figures: no number is typed by hand."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.benchmark import markdown_table
+from wavenet.audio import read_audio
+from wavenet.errors import UserError, command
+from wavenet.spectrogram import picture
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+PICTURE = "demo.png"
+_COLUMNS = {
+    "mel_distance": ("mel distance [nats]", "{:.3f}"),
+    "stft_distance": ("STFT distance", "{:.3f}"),
+    "f0_within_3_percent": ("F0 within 3%", "{:.2f}"),
+    "voicing_error": ("voicing error", "{:.2f}"),
+    "voiced_autocorrelation": ("voiced autocorrelation", "{:.2f}"),
+}
+
+
+@command("fill-results")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the results of a demo run into README.md and its spectrograms into docs/. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="fill-results", description=main.__doc__)
+    parser.add_argument("run", type=Path, help="the demo's folder, e.g. runs/demo")
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    arguments = parser.parse_args(argv)
+    found = arguments.run / "demo.json"
+    if not found.is_file():
+        raise UserError(f"{found}: found no such file, expected the figures of a finished demo (make demo)")
+    figures = json.loads(found.read_text(encoding="utf-8"))
+    fill(arguments.readme, results(figures))
+    draw(arguments.run / "audio", figures, arguments.docs / PICTURE)
+    return 0
+
+
+def results(figures: dict[str, Any]) -> str:
+    """The results section in Markdown."""
+    header = "| system | " + " | ".join(title for title, _ in _COLUMNS.values()) + " |"
+    rows = [header, "|---|" + "---|" * len(_COLUMNS)]
+    for name, system in figures["metrics"].items():
+        cells = [_cell(system["mean"].get(metric), form) for metric, (_, form) in _COLUMNS.items()]
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    score = figures["teacher"]
+    teacher = (
+        f"Teacher, held out, step {score['step']}: {score['validation/nll']:.3f} nats/sample "
+        f"({score['validation/bits']:.3f} bits/sample of 16)."
+    )
+    gates = "\n".join(f"- {gate['line']}" for gate in figures["gates"])
+    table, machine = markdown_table(figures["benchmark"]), figures["benchmark"]["machine"]
+    where = ", ".join(f"{key} {value}" for key, value in machine.items() if not isinstance(value, dict | list))
+    return "\n\n".join(["\n".join(rows), teacher, gates, table, f"Machine: {where}."])
+
+
+def fill(readme: Path, text: str) -> None:
+    """Put `text` between the markers. Raises UserError when they are not there."""
+    page = readme.read_text(encoding="utf-8")
+    if BEGIN not in page or END not in page:
+        raise UserError(f"{readme}: found no markers, expected {BEGIN} ... {END}")
+    before, after = page[: page.index(BEGIN) + len(BEGIN)], page[page.index(END) :]
+    readme.write_text(f"{before}\n{text}\n{after}", encoding="utf-8")
+
+
+def draw(audio: Path, figures: dict[str, Any], path: Path) -> None:
+    """Spectrograms of one test clip through every system, one below the other, as a PNG."""
+    from PIL import Image, ImageDraw
+
+    strips = []
+    for name, system in figures["metrics"].items():
+        clip = next(iter(system["clips"]))
+        wav, info = read_audio(audio / name / f"{clip}.wav")
+        image = Image.fromarray(picture(wav, info.sample_rate, height=160)).resize((1000, 160))
+        ImageDraw.Draw(image).text((8, 6), name, fill="white", font_size=18)
+        strips.append(np.asarray(image))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(strips)).save(path, optimize=True)
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)

@@ -1,0 +1,52 @@
+"""Autocast to bf16 ends at the networks: distributions, signals and losses stay float32, and likelihoods stay close."""
+
+import pytest
+import torch
+
+from distill.distillation import Distillation
+from distill.objective import ObjectiveConfig
+from tests.conftest import random_mel, random_wav, small_student, small_teacher
+from wavenet.data import Batch
+from wavenet.likelihood import likelihood_loss
+
+
+def batch() -> Batch:
+    return Batch(random_wav(2, 8).float(), random_mel(2, 8).float(), None)
+
+
+@pytest.mark.parametrize("kind", ["mol", "gaussian", "mulaw"])
+def test_teacher_likelihood(kind):
+    teacher = small_teacher(kind).float()
+    plain = likelihood_loss(teacher, batch())["loss"]
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = likelihood_loss(teacher, batch())["loss"]
+    assert cast.dtype == torch.float32
+    assert float(cast.detach()) != float(plain.detach())
+    assert float(cast.detach()) == pytest.approx(float(plain.detach()), rel=0.02)
+
+
+@pytest.mark.parametrize(("kind", "noise"), [("mol", "logistic"), ("gaussian", "normal")])
+def test_distillation(kind, noise):
+    step = Distillation(small_teacher(kind).float(), ObjectiveConfig({"kl": 1.0, "stft": 1.0}, 4, [32, 16]), 128)
+    student = small_student(noise).float()
+
+    def terms():
+        return step.loss(student, batch(), torch.Generator().manual_seed(0))
+
+    plain = terms()
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = terms()
+    for name in ("kl/entropy", "kl/cross_entropy", "stft/32"):
+        assert cast[name].dtype == torch.float32
+        assert float(cast[name].detach()) == pytest.approx(float(plain[name].detach()), rel=0.05, abs=0.05), name
+
+
+def test_sample_of_the_student_is_its_affine_map_in_full_precision():
+    """wav = loc + scale z must hold to float32 even when the networks run in bf16: the flow stays exact."""
+    student, mel = small_student().float(), random_mel(2, 8).float()
+    z = student.noise(mel, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        sample = student(z, mel)
+    d = sample.distribution
+    torch.testing.assert_close(sample.wav, d.loc + d.scale * z, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sample.log_det, d.log_scale.sum(1))

@@ -1,0 +1,203 @@
+"""Every recipe has a miniature under its name; all parse as written; every miniature runs from recordings to a signal."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import distill.train
+import wavenet.train
+from distill import models
+from distill.student import Student
+from wavenet.config import StudentConfig, TeacherConfig, from_dict, to_dict
+from wavenet.data import corpus_folder, load_clip, open_corpus
+from wavenet.teacher import Teacher
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = ROOT / "configs"
+NAMES = sorted(path.name for path in CONFIGS.glob("*.yaml"))
+FILES = [*NAMES, *(f"smoke/{name}" for name in NAMES)]
+TEACHERS = [name for name in NAMES if "teacher" in name]
+# teacher_mulaw has no student: its density is constant within a class, so draws of x_t carry no gradient.
+STUDENTS = {
+    "demo_student.yaml": "demo_teacher.yaml",
+    "paper_24khz_student.yaml": "paper_24khz_teacher.yaml",
+    "student_gaussian.yaml": "teacher_gaussian.yaml",
+    "student_mol.yaml": "teacher_mol.yaml",
+}
+
+
+def read(name: str) -> dict:
+    return yaml.safe_load((CONFIGS / name).read_text(encoding="utf-8"))
+
+
+def arguments(name: str, *extra: str) -> list[str]:
+    found = ["--config", str(CONFIGS / name), "--out", "run", *extra]
+    return found if "teacher" in name else [*found, "--teacher", "teacher"]
+
+
+def parsed(name: str, monkeypatch, *extra: str) -> dict:
+    """What the real command makes of a recipe: its main, stopped before the work begins."""
+    caught = {}
+    module, body, sections = (
+        (wavenet.train, "train_teacher", ("model", "data", "train"))
+        if "teacher" in name
+        else (distill.train, "train_student", ("model", "objective", "data", "train"))
+    )
+
+    def instead(*values):
+        caught.update({section: to_dict(value) for section, value in zip(sections, values, strict=False)})
+        return 0
+
+    monkeypatch.setattr(module, body, instead)
+    assert module.main(arguments(name, *extra)) == 0
+    return caught
+
+
+def missing(stated: dict, complete: dict, prefix: str = "") -> set[str]:
+    """Keys of `complete` that `stated` leaves to the defaults."""
+    found = set()
+    for key, value in complete.items():
+        if key not in stated:
+            found.add(prefix + key)
+        elif isinstance(value, dict) and key != "weights":
+            found |= missing(stated[key], value, f"{prefix}{key}.")
+    return found
+
+
+def differences(stated: dict, found: dict, prefix: str = "") -> list[str]:
+    """Keys whose parsed value is not the stated one."""
+    wrong = []
+    for key, value in stated.items():
+        if isinstance(value, dict):
+            wrong += differences(value, found[key], f"{prefix}{key}.")
+        elif found[key] != value:
+            wrong.append(f"{prefix}{key}: {value!r} -> {found[key]!r}")
+    return wrong
+
+
+def test_every_recipe_has_a_miniature_and_no_miniature_is_left_over():
+    assert NAMES
+    assert sorted(path.name for path in (CONFIGS / "smoke").glob("*")) == NAMES
+    assert set(NAMES) == set(TEACHERS) | set(STUDENTS)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_recipe_is_read_as_it_is_written(name, monkeypatch):
+    stated = read(name)
+    found = parsed(name, monkeypatch)
+    assert set(stated) == set(found)
+    assert differences(stated, found) == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_command_line_wins_over_the_recipe(name, monkeypatch):
+    found = parsed(name, monkeypatch, "--train.steps", "7", "--data.root", "elsewhere")
+    assert (found["train"]["steps"], found["data"]["root"]) == (7, "elsewhere")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_model_is_complete_and_numbers_are_numbers(name, monkeypatch):
+    """What decides the model and the loss is in the file, not in a default that may change."""
+    stated, found = read(name), parsed(name, monkeypatch)
+    left_out = missing(stated["model"], found["model"])
+    kind = found["model"].get("distribution", {}).get("kind")
+    allowed = {"speaker_channels"}
+    if "student" in name:
+        allowed |= {"audio", "gain", "speakers"}  # the teacher's
+    elif kind != "mol":
+        allowed |= {"distribution.components", "distribution.bits", "distribution.log_scale_floor"}
+    assert left_out <= allowed
+    assert "objective" not in stated or not missing(stated["objective"], found["objective"])
+    assert not re.search(r": \d+e-?\d", (CONFIGS / name).read_text(encoding="utf-8")), "5e-4 is a string in YAML 1.1"
+
+
+@pytest.mark.parametrize(
+    ("name", "section"),
+    [(name, section) for name in ("demo_teacher.yaml", "demo_student.yaml") for section in ["", *read(name)]],
+)
+def test_unknown_keys_are_refused(name, section, tmp_path, capsys):
+    recipe = read(name)
+    (recipe[section] if section else recipe)["colour"] = 1
+    (tmp_path / name).write_text(yaml.safe_dump(recipe))
+    command = wavenet.train.main if "teacher" in name else distill.train.main
+    assert command(["--config", str(tmp_path / name), *arguments(name)[2:]]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "colour" in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_miniature_is_the_same_kind_of_recipe(name):
+    large, small = read(name), read(f"smoke/{name}")
+    assert large.keys() == small.keys()
+    assert missing(small["model"], large["model"]) == missing(large["model"], small["model"]) == set()
+    for choice in ("noise", "pre_emphasis", "warm_start", "initial_log_scale", "log_scale_range", "distribution"):
+        assert large["model"].get(choice) == small["model"].get(choice)
+    if "objective" in large:
+        assert large["objective"]["weights"] == small["objective"]["weights"]
+
+
+@pytest.mark.parametrize(("student", "teacher"), STUDENTS.items())
+@pytest.mark.parametrize("folder", ["", "smoke/"])
+def test_student_fits_its_teacher(student, teacher, folder):
+    audio = from_dict(TeacherConfig, read(folder + teacher)["model"]).audio
+    recipe = read(folder + student)
+    config = from_dict(StudentConfig, recipe["model"])
+    assert config.pre_emphasis == read(folder + teacher)["model"]["pre_emphasis"]
+    assert recipe["train"]["crop_length"] % audio.hop_length == 0
+    assert recipe["train"]["crop_length"] // 2 >= max(recipe["objective"]["stft_sizes"])
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Six short clips of the bundled speech, 24 kHz."""
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / "wavs").mkdir()
+    clips = sorted((corpus_folder("bundled") / "wavs").iterdir(), key=lambda path: path.stat().st_size)[:6]
+    for clip in clips:
+        shutil.copy(clip, folder / "wavs")
+    for split, part in (("train", clips[:4]), ("dev", clips[4:5]), ("test", clips[5:])):
+        (folder / f"{split}.txt").write_text("".join(f"{clip.stem}\n" for clip in part))
+    (folder / "metadata.csv").write_text("".join(f"{clip.stem}|text|text\n" for clip in clips))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, corpus):
+    """name of a miniature -> its run folder after three steps; made once, when first asked for."""
+    folder, done = tmp_path_factory.mktemp("runs"), {}
+    brief = ["--data.root", str(corpus), "--data.validation_clips", "1", "--train.steps", "3"]
+
+    def run(name: str) -> Path:
+        if name not in done:
+            out = folder / Path(name).stem
+            call = ["--config", str(CONFIGS / "smoke" / name), "--out", str(out), *brief]
+            call += ["--train.sample_seconds", "0.01"]
+            if name in STUDENTS:
+                assert distill.train.main([*call, "--teacher", str(run(STUDENTS[name])), "--force"]) == 0
+            else:
+                assert wavenet.train.main(call) == 0
+            done[name] = out
+        return done[name]
+
+    return run
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_miniature_runs_end_to_end(name, runs, corpus):
+    out = runs(name)
+    assert (out / "checkpoint.pt").is_file()
+    assert (out / "metrics.jsonl").is_file()
+    model = models.load(out)
+    assert isinstance(model, Student if name in STUDENTS else Teacher)
+    audio = model.config.audio
+    wav = load_clip(open_corpus(str(corpus), audio).test[0], audio)[None]
+    mel = model.log_mel(wav)[:, :, :2]
+    made = model.sample(mel, generator=torch.Generator().manual_seed(0))
+    assert made.shape == (1, 2 * audio.hop_length)
+    assert torch.isfinite(made).all()
+    assert float(made.std()) > 1e-4
