@@ -37,7 +37,7 @@ def griffin_lim(
 
 
 def mel_shaped_noise(mel: Tensor, audio: AudioConfig, generator: torch.Generator | None = None) -> Tensor:
-    """mel (M, F) in nats -> wav (T,): white Gaussian noise filtered, frame by frame, to the mel's envelope and level."""
+    """mel (M, F) in nats -> wav (T,): white Gaussian noise, filtered frame by frame to the mel's envelope, level."""
     framing = Framing(audio, mel.shape[1])
     noise = framing.analyse(torch.randn(framing.padded, generator=generator))
     # The mel is a mean of magnitudes, and of white noise |N| has the mean sqrt(pi / 4 E|N|^2) in every bin.

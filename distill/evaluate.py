@@ -20,7 +20,7 @@ from tqdm import tqdm
 from distill import models
 from distill.baselines import griffin_lim, mel_shaped_noise
 from distill.metrics import METRICS, measure
-from distill.report import RECORDING, sound_path, write_report
+from distill.report import RECORDING, file_name, sound_path, write_report
 from wavenet import checkpoint
 from wavenet.audio import write_audio
 from wavenet.config import AudioConfig, require
@@ -52,15 +52,14 @@ def evaluate(
     A system is called as system(mel (1, M, F), generator) -> wav (1, T), with the speaker third where the clip has one;
     the generator is seeded by (seed, clip name), the same for all systems. Added to them: the recording itself, which
     is the ceiling, Griffin-Lim and mel-shaped noise. Returns, as in the file,
-    {"sample_rate", "clips": [name], "systems": {name: {"clips": {clip: {metric: value}}, "mean", "ci95"}}}; ci95 is half
-    the width of the 95% interval of the mean over clips (Student's t); None where a number is not defined.
+    {"sample_rate", "clips": [name], "systems": {name: {"clips": {clip: {metric: value}}, "mean", "ci95"}}}; ci95 is
+    half the width of the 95% interval of the mean over clips (Student's t); None where a number is not defined.
     Raises UserError for no clips, doubled names, and audio that is not finite or of another length.
     """
     if not clips:
         raise UserError("clips: found none, expected at least one")
-    for what, names in (("clip", [clip.name for clip in clips]), ("system", [*_baselines(audio), *systems, RECORDING])):
-        if doubled := sorted(name for name in set(names) if names.count(name) > 1):
-            raise UserError(f"{what}: found the name {doubled[0]!r} twice, expected it once")
+    _require_distinct("clip", [clip.name for clip in clips])
+    _require_distinct("system", [RECORDING, *_baselines(audio), *systems])
     log_mel = LogMel(audio)
     rows: dict[str, _Rows] = {name: {} for name in [RECORDING, *systems, *_baselines(audio)]}
     progress = tqdm(total=len(clips) * len(rows), desc="evaluate", unit="clip", disable=None)
@@ -107,9 +106,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = (corpus.test if arguments.split == "test" else corpus.dev)[: arguments.clips]
     if not chosen:
         raise UserError(f"{arguments.data}: found no {arguments.split} clips, expected at least one")
-    many = max(model.config.speakers for model in loaded.values())
-    require(not many or many >= len(corpus.speakers), "--data", f"{len(corpus.speakers)} speakers", f"at most {many}")
-    clips = [_named(clip, audio, corpus.speakers if many else []) for clip in chosen]
+    known = [model.config.speakers for model in loaded.values() if model.config.speakers]
+    if known and min(known) < len(corpus.speakers):
+        raise UserError(f"{arguments.data}: found {len(corpus.speakers)} speakers, expected at most {min(known)}")
+    clips = [_named(clip, audio, corpus.speakers if known else []) for clip in chosen]
     systems = {name: as_system(model, arguments.temperature, arguments.method) for name, model in loaded.items()}
     metrics = evaluate(clips, systems, audio, arguments.out, arguments.seed)
     for name, model in loaded.items():
@@ -145,7 +145,7 @@ def load_systems(paths: Sequence[str], device: str) -> dict[str, Any]:
     named: dict[str, Any] = {}
     first = ""
     for path, folder, name in zip(paths, folders, short, strict=True):
-        name = f"{folder.parent.name}/{name}" if short.count(name) > 1 else name
+        name = f"{folder.parent.name}-{name}" if short.count(name) > 1 else name
         if name in named:
             raise UserError(f"{path}: found a second system called {name!r}, expected each once")
         named[name] = models.load(path, device)
@@ -213,6 +213,15 @@ def _write(path: Path, wav: Tensor, sample_rate: int) -> None:
         tqdm.write(f"{path}: {clipped} of {len(wav)} samples beyond full scale were clipped", file=sys.stderr)
 
 
+def _require_distinct(what: str, names: Sequence[str]) -> None:
+    """Names must stay apart as file names, on any file system."""
+    seen: set[str] = set()
+    for name in names:
+        if file_name(name).lower() in seen:
+            raise UserError(f"{what}: found the name {name!r} twice (or one like it), expected each once")
+        seen.add(file_name(name).lower())
+
+
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
@@ -245,5 +254,7 @@ def _table(metrics: dict[str, Any]) -> str:
         shown = ["-" if value is None else f"{value:.3f}" for value in cells]
         lines.append(name.ljust(width) + "".join(f"  {s.rjust(len(m))}" for s, m in zip(shown, METRICS, strict=True)))
         if likelihood := system.get("likelihood"):
-            lines.append(f"{'':{width}}  {likelihood['nll']:.4f} nats, {likelihood['bits']:.4f} bits per sample held out")
+            lines.append(
+                f"{'':{width}}  {likelihood['nll']:.4f} nats, {likelihood['bits']:.4f} bits per sample held out"
+            )
     return "\n".join(lines)

@@ -71,9 +71,7 @@ def frame_centres(frames: int, sample_rate: int, hop_length: int) -> _Floats:
     return (np.arange(frames) + 0.5) * hop_length * RATE / sample_rate
 
 
-def correlate(
-    signal: _Floats, centres: _Floats, lags: npt.NDArray[np.int_], window: float
-) -> tuple[_Floats, _Floats]:
+def correlate(signal: _Floats, centres: _Floats, lags: npt.NDArray[np.int_], window: float) -> tuple[_Floats, _Floats]:
     r"""Normalised cross-correlation (F, L) of signal (T,) at 8 kHz, and the frames' rms (F,).
 
     r_l = sum_n x_n x_{n+l} / sqrt(sum_n x_n^2 sum_n x_{n+l}^2), n over `window` seconds, the pair of windows centred

@@ -66,7 +66,7 @@ def measure(wav: Tensor, reference: Tensor, audio: AudioConfig) -> dict[str, flo
 
 
 def trim(wav: Tensor, reference: Tensor, audio: AudioConfig) -> tuple[Tensor, Tensor]:
-    """Both cut to the same whole number of frames. Raises UserError for shapes and lengths that do not belong together."""
+    """Both cut to the same whole number of frames. Raises UserError where they cannot belong together."""
     for name, signal in (("wav", wav), ("reference", reference)):
         if signal.dim() != 1:
             raise UserError(f"{name}: found shape {tuple(signal.shape)}, expected (T,)")

@@ -35,7 +35,7 @@ p { margin: 0 0 10px; max-width: 78ch; }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 table { border-collapse: collapse; width: 100%; font-size: 0.92rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 9px 14px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-tr:last-child > * { border-bottom: 0; }
+tbody tr:last-child > * { border-bottom: 0; }
 th:first-child, td.word { text-align: left; }
 thead th { vertical-align: bottom; font-weight: 600; }
 thead small, td small { display: block; color: var(--soft); font-weight: 400; font-size: 0.8rem; }
@@ -113,10 +113,12 @@ def metrics_table(metrics: dict[str, Any], recording: str) -> str:
         kind = ' class="reference"' if system == recording else ""
         rows.append(f'<tr{kind}><th scope="row">{escape(system)}</th>{cells}</tr>')
     meanings = "".join(f"<dt>{escape(m.heading)}</dt><dd>{escape(m.meaning)}</dd>" for m in METRICS.values())
-    explained = "mean over clips ± half the 95% interval; the recording's row is the ceiling of each column"
+    explained = (
+        "mean over clips ± half the 95% interval; the recording measured against itself is the limit of each column"
+    )
     return (
         f'<h2>Closeness to the recording</h2>\n<p class="soft">{explained}</p>\n<div class="scroll"><table><thead><tr>'
-        f'<th>system</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>\n<dl>{meanings}</dl>'
+        f"<th>system</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>\n<dl>{meanings}</dl>"
     )
 
 
@@ -170,10 +172,10 @@ def speed(benchmark: dict[str, Any], bars: Picture) -> str:
     head = "".join(f"<th>{name}</th>" for name in columns)
     rows = []
     for row in benchmark["rows"]:
-        spread = f"{short(row['min'])} to {short(row['max'])}" if row.get("min") and row.get("max") else "–"
+        spread = f"{short(row['min'])} to {short(row['max'])}" if row.get("min") and row.get("max") else "-"
         plain = [row.get("device"), row.get("threads"), row.get("batch"), short(row.get("samples_per_second"))]
         cells = [*plain, short(row.get("x_real_time")), spread, row.get("repeats")]
-        shown = "".join(f"<td>{escape(str(cell)) if cell is not None else '–'}</td>" for cell in cells)
+        shown = "".join(f"<td>{escape(str(cell)) if cell is not None else '-'}</td>" for cell in cells)
         name = escape(f"{row['net']}, {row['method']}")
         rows.append(f'<tr><th scope="row">{name}</th>{shown}</tr>')
     ratios = "".join(
@@ -199,7 +201,7 @@ def row_name(row: dict[str, Any]) -> str:
 def short(value: float | None) -> str:
     """Three significant digits, thousands set apart: 0.0123, 4.56, 78.9, 12,300."""
     if value is None:
-        return "–"
+        return "-"
     rounded = float(f"{value:.3g}")
     return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:.3g}"
 
@@ -221,7 +223,7 @@ def _best(metric: str, means: dict[str, float | None]) -> str | None:
 
 
 def _number(value: float | None, metric: str, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{_DIGITS.get(metric, digits)}f}"
+    return "-" if value is None else f"{value:.{_DIGITS.get(metric, digits)}f}"
 
 
 def _interval(value: float | None, metric: str) -> str:

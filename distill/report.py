@@ -81,7 +81,7 @@ def file_name(name: str) -> str:
 
 
 def draw_spectrograms(out: Path, metrics: dict[str, Any]) -> dict[tuple[str, str], str]:
-    """One picture a sound, (system, clip) -> path relative to out, all on one 80 dB range below the loudest recording."""
+    """A picture a sound, (system, clip) -> path relative to out, all on one 80 dB range below the loudest recording."""
     rate = metrics["sample_rate"]
     n_fft = max(64, 2 ** round(np.log2(0.032 * rate)))
     hop = max(1, n_fft // 8)
@@ -96,13 +96,13 @@ def draw_spectrograms(out: Path, metrics: dict[str, Any]) -> dict[tuple[str, str
     for system in metrics["systems"]:
         for clip in metrics["clips"]:
             relative = f"{PICTURES}/{file_name(system)}--{file_name(clip)}.png"
-            _spectrogram(level(system, clip), top, rate, hop).savefig(out / relative, dpi=120, transparent=True)
+            _spectrogram(level(system, clip), top, rate, hop).savefig(out / relative, dpi=140, transparent=True)
             found[system, clip] = relative
     return found
 
 
 def _spectrogram(level: np.ndarray, top: float, rate: int, hop: int) -> Figure:
-    figure, axes = _figure(4.6, 2.1, _NEUTRAL)
+    figure, axes = _figure(4.2, 2.0, _NEUTRAL)
     extent = (0.0, level.shape[1] * hop / rate, 0.0, rate / 2000)
     axes.imshow(
         level, origin="lower", aspect="auto", extent=extent, vmin=top - _RANGE_DB, vmax=top, cmap="magma", resample=True
@@ -114,7 +114,7 @@ def _spectrogram(level: np.ndarray, top: float, rate: int, hop: int) -> Figure:
 
 def _curve(out: Path, place: int, panel: str, series: dict[str, list[tuple[float, float]]]) -> page.Picture:
     def draw(text: str, grid: str, colours: tuple[str, ...]) -> Figure:
-        figure, axes = _figure(5.2, 3.0, text)
+        figure, axes = _figure(4.4, 2.7, text)
         values = [value for points in series.values() for _, value in points if np.isfinite(value)]
         if values and min(values) > 0 and max(values) > _LOG_RATIO * min(values):
             axes.set_yscale("log")
@@ -185,4 +185,6 @@ def _require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise UserError("matplotlib: found no such package, expected it for the page (pip install matplotlib)") from None
+        raise UserError(
+            "matplotlib: found no such package, expected it for the page (pip install matplotlib)"
+        ) from None

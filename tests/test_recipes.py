@@ -57,6 +57,15 @@ def parsed(name: str, monkeypatch, *extra: str) -> dict:
     return caught
 
 
+def build(name: str) -> Teacher | Student:
+    """The model of a recipe, untrained."""
+    if name in STUDENTS:
+        teacher = build(STUDENTS[name])
+        assert isinstance(teacher, Teacher)
+        return Student(distill.train.adopt(from_dict(StudentConfig, read(name)["model"]), teacher))
+    return Teacher(from_dict(TeacherConfig, read(name)["model"]))
+
+
 def missing(stated: dict, complete: dict, prefix: str = "") -> set[str]:
     """Keys of `complete` that `stated` leaves to the defaults."""
     found = set()
@@ -150,6 +159,21 @@ def test_student_fits_its_teacher(student, teacher, folder):
     assert config.pre_emphasis == read(folder + teacher)["model"]["pre_emphasis"]
     assert recipe["train"]["crop_length"] % audio.hop_length == 0
     assert recipe["train"]["crop_length"] // 2 >= max(recipe["objective"]["stft_sizes"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_table_of_the_documentation_is_true(name):
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| \[{name.removesuffix('.yaml')}\]\(.*$", page, flags=re.MULTILINE)
+    cells = [cell.strip() for cell in row.split("|")]
+    model = build(name)
+    found = [
+        model.config.audio.sample_rate,
+        sum(parameter.numel() for parameter in model.parameters()),
+        model.macs_per_sample,
+        model.receptive_field,
+    ]
+    assert [int(cells[place]) for place in (3, 5, 6, 7)] == found
 
 
 @pytest.fixture(scope="module")

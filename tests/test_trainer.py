@@ -116,6 +116,18 @@ def test_interrupted_run_saves_says_how_to_go_on_and_resumes_bit_exact(tmp_path,
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_interrupt_during_validation_is_saved_too(tmp_path):
+    toy = task({"train": to_dict(CONFIG)})
+
+    def validate(average):
+        signal.raise_signal(signal.SIGINT)
+        return Validation({}, {}, 8000)
+
+    toy.validate = validate
+    assert train(toy, CONFIG, Pairs(), 0, tmp_path / "run") == 130
+    assert checkpoint.load(tmp_path / "run").step == 8
+
+
 def test_resume_after_a_kill_drops_what_was_logged_after_the_checkpoint(tmp_path):
     def kill(step):
         if step == 13:

@@ -134,14 +134,13 @@ class _Loop:
                     self._log({name: value / count for name, value in sums.items()}, speed, bar)
                     sums, count = {}, 0
                 bar.update()
-                due = self.interrupted or self.step == self.config.steps
-                if due or self.step % self.config.checkpoint_every == 0:
+                finished = self.step == self.config.steps
+                if finished or self.step % self.config.checkpoint_every == 0:
                     self._save()
-                if not self.interrupted and (
-                    self.step % self.config.validate_every == 0 or self.step == self.config.steps
-                ):
+                if not self.interrupted and (finished or self.step % self.config.validate_every == 0):
                     self._validate()
                 if self.interrupted:
+                    self._save()
                     return
 
     def _update(self, batch: Any) -> dict[str, float]:
@@ -259,6 +258,11 @@ class _Loop:
 
 def _moved(batch: Any, device: torch.device) -> Any:
     return type(batch)(*(item.to(device, non_blocking=True) if isinstance(item, Tensor) else item for item in batch))
+
+
+def _leave_interrupts_to_the_loop(worker: int) -> None:
+    # Ctrl-C reaches the whole process group; the loop needs its workers to end the step.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _seed(seed: int, step: int) -> int:

@@ -1,0 +1,211 @@
+"""Evaluation: what is written is what was made, equal seeds give equal files, and mistakes are named."""
+
+import json
+import math
+
+import pytest
+import torch
+
+import distill.evaluate
+from distill.evaluate import GRIFFIN_LIM, NOISE, NamedClip, as_system, evaluate, load_systems, main
+from distill.metrics import METRICS, measure
+from distill.report import RECORDING
+from tests.conftest import small_student, small_teacher
+from wavenet import checkpoint
+from wavenet.audio import read_audio, write_audio
+from wavenet.config import AudioConfig, to_dict
+from wavenet.data import open_corpus
+from wavenet.errors import UserError
+from wavenet.likelihood import held_out
+
+AUDIO = AudioConfig(sample_rate=8000, n_fft=256, win_length=256, hop_length=64, n_mels=20, f_max=4000.0)
+
+
+def buzz(pitch, frames=60):
+    """A hum that swells and fades, with a little noise."""
+    time = torch.arange(frames * 64) / 8000
+    wav = sum(torch.cos(2 * math.pi * k * pitch * time + k * k) for k in range(1, 8))
+    wav = wav * torch.sin(math.pi * time / time[-1])
+    return 0.02 * wav + 1e-4 * torch.randn(len(wav), generator=torch.Generator().manual_seed(int(pitch)))
+
+
+CLIPS = [NamedClip("low hum", buzz(90)), NamedClip("mid", buzz(140)), NamedClip("high", buzz(210))]
+
+
+def half(mel, generator):
+    """A system that knows the first clip and halves it: its numbers can be computed by hand."""
+    return 0.5 * CLIPS[0].wav[None]
+
+
+def hiss(mel, generator):
+    return 0.1 * torch.randn(1, mel.shape[2] * 64, generator=generator)
+
+
+def test_rows_files_and_numbers(tmp_path):
+    found = evaluate(CLIPS[:1], {"half": half}, AUDIO, tmp_path)
+    assert list(found["systems"]) == [RECORDING, "half", GRIFFIN_LIM, NOISE]
+    assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")) == found
+    assert found["systems"]["half"]["clips"]["low hum"] == measure(half(None, None)[0], CLIPS[0].wav, AUDIO)
+    # A gain of 1/2 costs log 2, less where a band lies at the floor of the analysis.
+    assert 0.6 < found["systems"]["half"]["mean"]["mel_distance"] <= math.log(2) + 1e-6
+    assert found["systems"][RECORDING]["mean"]["mel_distance"] == 0
+    written, info = read_audio(tmp_path / "audio" / "half" / "low-hum.wav")
+    assert info.sample_rate == 8000
+    torch.testing.assert_close(written, 0.5 * CLIPS[0].wav, atol=1 / 32768, rtol=0)
+    assert (tmp_path / "audio" / "mel-shaped-noise" / "low-hum.wav").is_file()
+
+
+def test_interval_is_students(tmp_path):
+    found = evaluate(CLIPS, {}, AUDIO, tmp_path)["systems"][GRIFFIN_LIM]
+    values = torch.tensor([row["mel_distance"] for row in found["clips"].values()], dtype=torch.float64)
+    assert found["mean"]["mel_distance"] == pytest.approx(float(values.mean()))
+    expected = 4.302653 * float(values.std()) / math.sqrt(3)  # t of two degrees of freedom, 97.5%
+    assert found["ci95"]["mel_distance"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_undefined_is_null(tmp_path):
+    noise = NamedClip("noise", 0.1 * torch.randn(64 * 60, generator=torch.Generator().manual_seed(0)))
+    found = evaluate([noise], {"hiss": hiss}, AUDIO, tmp_path)["systems"]["hiss"]
+    assert found["mean"]["f0_within_3_percent"] is None
+    assert found["ci95"]["mel_distance"] is None
+    assert "NaN" not in (tmp_path / "metrics.json").read_text(encoding="utf-8")
+
+
+def test_seeds_belong_to_clips(tmp_path):
+    """A clip sounds the same whichever clips are beside it, all systems get the same noise, other seeds differ."""
+
+    def sound(folder, system, clip):
+        return (tmp_path / folder / "audio" / system / f"{clip}.wav").read_bytes()
+
+    evaluate(CLIPS, {"a": hiss, "b": hiss}, AUDIO, tmp_path / "all", seed=1)
+    evaluate(CLIPS[2:], {"a": hiss}, AUDIO, tmp_path / "one", seed=1)
+    evaluate(CLIPS[2:], {"a": hiss}, AUDIO, tmp_path / "other", seed=2)
+    assert sound("all", "a", "high") == sound("all", "b", "high") == sound("one", "a", "high")
+    assert sound("all", "a", "high") != sound("all", "a", "mid")
+    assert sound("all", "a", "high") != sound("other", "a", "high")
+
+
+def test_clipping_is_said(tmp_path, capsys):
+    evaluate(CLIPS[:1], {"loud": lambda mel, g: 1.5 * torch.ones(1, mel.shape[2] * 64)}, AUDIO, tmp_path)
+    assert "loud/low-hum.wav: 3840 of 3840 samples beyond full scale were clipped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("clips", "systems", "message"),
+    [
+        ([], {}, "clips: found none"),
+        ([CLIPS[0], CLIPS[0]], {}, "clip: found the name 'low hum' twice"),
+        (CLIPS, {RECORDING: half}, "system: found the name 'recording' twice"),
+        ([NamedClip("a b", CLIPS[0].wav), NamedClip("a-b", CLIPS[0].wav)], {}, "clip: found the name 'a-b' twice"),
+        (CLIPS[:1], {"short": lambda mel, g: torch.zeros(1, 640)}, "found 640 samples"),
+        (CLIPS[:1], {"bad": lambda mel, g: torch.full((1, 3840), math.nan)}, "bad/low-hum.wav: found NaN"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, clips, systems, message):
+    with pytest.raises(UserError, match=message):
+        evaluate(clips, systems, AUDIO, tmp_path)
+
+
+def test_models_become_systems():
+    mel = torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(0)).double()
+    for model in (small_teacher("mol"), small_student()):
+        found = as_system(model, temperature=0.7)(mel, torch.Generator().manual_seed(3))
+        wanted = model.sample(mel, temperature=0.7, generator=torch.Generator().manual_seed(3))
+        assert torch.equal(found, wanted)
+    many = small_student(speakers=3)
+    sounds = [as_system(many)(mel, torch.Generator().manual_seed(3), torch.tensor([i])) for i in (0, 2)]
+    assert not torch.allclose(*sounds)
+
+
+class Tone(torch.nn.Module):
+    """A stand-in for a trained model: a configuration, and sounds of the right length."""
+
+    speakers = 0
+
+    def __init__(self, audio):
+        super().__init__()
+        self.config = type("Config", (), {"audio": audio, "speakers": self.speakers})()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def sample(self, mel, temperature, generator, speaker=None):
+        return temperature * hiss(mel, generator)
+
+
+@pytest.fixture
+def shelf(monkeypatch):
+    """Models by path, in place of checkpoints on disk."""
+    other = AudioConfig(sample_rate=16000, n_fft=256, win_length=256, hop_length=64, n_mels=20)
+    models = {"runs/a": AUDIO, "runs/b": AUDIO, "old/a": AUDIO, "runs/c": other}
+    monkeypatch.setattr(distill.evaluate.models, "load", lambda path, device: Tone(models[str(path)]))
+
+
+def test_systems_are_named_by_their_folders(shelf):
+    assert list(load_systems(["runs/a", "runs/b"], "cpu")) == ["a", "b"]
+    assert list(load_systems(["runs/a", "old/a"], "cpu")) == ["runs-a", "old-a"]
+    with pytest.raises(UserError, match="runs/a: found a second system called"):
+        load_systems(["runs/a", "runs/a"], "cpu")
+    with pytest.raises(UserError, match=r"runs/c: .*expected the audio settings of runs/a"):
+        load_systems(["runs/a", "runs/c"], "cpu")
+
+
+def test_command(shelf, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    arguments = ["runs/a", "runs/b", "--data", "bundled", "--split", "dev", "--clips", "1", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["clips"] == ["kathleen_b0429"]
+    assert set(metrics["systems"]) == {RECORDING, "a", "b", GRIFFIN_LIM, NOISE}
+    assert set(metrics["systems"]["a"]["mean"]) == set(METRICS)
+    assert (tmp_path / "report.html").is_file()
+    assert "mel_distance" in capsys.readouterr().out
+    assert main([*arguments, "--seed", "-1"]) == 2
+    assert main(["runs/a", "runs/c", *arguments[2:]]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "distill-evaluate: --seed: found -1, expected 0 or more"
+    assert second.startswith("distill-evaluate: runs/c: found AudioConfig(")
+
+
+def test_checkpoints_from_disk(tmp_path):
+    """A teacher and a student of three speakers, saved and evaluated by path; the likelihood is the teacher's own."""
+    pytest.importorskip("matplotlib")
+    teacher, student = small_teacher("gaussian", speakers=3).float(), small_student(speakers=3).float()
+    for kind, model in (("teacher", teacher), ("student", student)):
+        state = {"ema_state": None, "optimizer_state": None, "step": 1, "extra": {}}
+        (tmp_path / kind).mkdir()
+        checkpoint.save(
+            tmp_path / kind / checkpoint.FILE_NAME,
+            kind=kind,
+            config=to_dict(model.config),
+            model_state=model.state_dict(),
+            **state,
+        )
+    generator = torch.Generator().manual_seed(0)
+    for place, name in enumerate("abc"):
+        path = tmp_path / "data" / "wavs" / f"{name}_1.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_audio(path, 0.1 * torch.randn(1600 + 16 * place, generator=generator), 8000)
+    (tmp_path / "data" / "metadata.csv").write_text("a_1|One.|One.\nb_1|Two.|Two.\nc_1|Three.|Three.\n")
+    for split, name in (("train", "a"), ("dev", "b"), ("test", "c")):
+        (tmp_path / "data" / f"{split}.txt").write_text(f"wavs/{name}_1.wav\n")
+    out = tmp_path / "out"
+    paths = [str(tmp_path / "teacher"), str(tmp_path / "student" / checkpoint.FILE_NAME)]
+    assert main([*paths, "--data", str(tmp_path / "data"), "--out", str(out)]) == 0
+    systems = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["systems"]
+    assert list(systems) == [RECORDING, "teacher", "student", GRIFFIN_LIM, NOISE]
+    corpus = open_corpus(str(tmp_path / "data"), teacher.config.audio)
+    wanted = held_out(teacher, corpus.test, corpus.speakers)
+    assert systems["teacher"]["likelihood"]["nll"] == pytest.approx(wanted.nll, rel=1e-5)
+    assert systems["teacher"]["likelihood"]["bits"] == pytest.approx(wanted.nll / math.log(2), rel=1e-5)
+    assert "likelihood" not in systems["student"]
+    assert "Three." in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_more_speakers_than_a_model_knows(shelf, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Tone, "speakers", 1)
+    for name in ("ann", "ben"):
+        for take in range(60):
+            path = tmp_path / "data" / name / f"{name}_{take}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_audio(path, 0.1 * torch.ones(640), 8000)
+    assert main(["runs/a", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]) == 2
+    assert "data: found 2 speakers, expected at most 1" in capsys.readouterr().err
