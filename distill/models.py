@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import torch
 from torch import nn
 
 from distill.student import Student
 from wavenet import checkpoint
 from wavenet.config import StudentConfig, TeacherConfig, from_dict
+from wavenet.device import resolve_device
 from wavenet.errors import UserError
 from wavenet.teacher import Teacher
 
@@ -26,6 +26,7 @@ def load(path: str | os.PathLike[str], device: str = "cpu") -> Any:
     Everything needed is inside the file: kind, configuration, weights. Raises UserError when the file is missing,
     truncated, of an unknown kind, or its weights do not fit its configuration.
     """
+    device = resolve_device(device)
     stored = checkpoint.load(path)
     if stored.kind not in KINDS:
         raise UserError(f"{path}: found a model of kind {stored.kind!r}, expected one of {', '.join(KINDS)}")
@@ -35,4 +36,4 @@ def load(path: str | os.PathLike[str], device: str = "cpu") -> Any:
         model.load_state_dict(checkpoint.weights(stored))
     except RuntimeError:
         raise UserError(f"{path}: found weights of other sizes, expected those of the configuration inside") from None
-    return model.to(torch.device(device)).eval().requires_grad_(False)
+    return model.to(device).eval().requires_grad_(False)

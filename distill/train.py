@@ -19,11 +19,12 @@ from distill.objective import ObjectiveConfig
 from distill.student import Student
 from wavenet.config import AudioConfig, DataConfig, StudentConfig, TrainConfig, parse_arguments, to_dict
 from wavenet.data import Corpus, CropDataset
+from wavenet.device import resolve_device
 from wavenet.errors import UserError, command
 from wavenet.likelihood import held_out
 from wavenet.teacher import Teacher
 from wavenet.train import open_training_corpus
-from wavenet.trainer import Task, Validation, resolve_device, train
+from wavenet.trainer import Task, Validation, train
 
 
 @command("distill-train")

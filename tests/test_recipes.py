@@ -1,4 +1,4 @@
-"""Every recipe has a miniature under its name; all parse as written; every miniature runs from recordings to a signal."""
+"""Every recipe has a miniature under its name; all parse as written; every miniature runs from end to end."""
 
 import re
 import shutil

@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 
 from wavenet import checkpoint
 from wavenet.config import TrainConfig, to_dict
+from wavenet.device import resolve_device
 from wavenet.errors import UserError
-from wavenet.trainer import Task, Validation, resolve_device, train
+from wavenet.trainer import Task, Validation, train
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 
@@ -197,7 +198,7 @@ def test_non_finite_steps_are_skipped_counted_and_touch_nothing(tmp_path):
 
 
 def test_persistent_non_finite_loss_stops_with_a_diagnosis_and_is_saved(tmp_path):
-    with pytest.raises(UserError, match=r"found loss, nll, .* not finite in 4 steps running, at step 14") as caught:
+    with pytest.raises(UserError, match=r"found loss, nll, .* not finite 4 steps running, at step 14") as caught:
         run(tmp_path / "run", data=Pairs(poison=range(10, 20)), bad_steps=4)
     assert "train.lr" in str(caught.value)
     assert checkpoint.load(tmp_path / "run").step == 14

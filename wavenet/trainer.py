@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from wavenet import checkpoint
 from wavenet.config import TrainConfig
+from wavenet.device import resolve_device
 from wavenet.errors import DONE, INTERRUPTED, UserError
 from wavenet.run import Run
 from wavenet.schedule import learning_rate
@@ -73,19 +74,6 @@ def train(task: Task, config: TrainConfig, batches: Dataset[Any], workers: int, 
         torch.set_num_threads(threads)
 
 
-def resolve_device(name: str) -> str:
-    """`auto` is the GPU where there is one; raises UserError for a device that this machine lacks."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"device: found {name!r}, expected auto, cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device: found {name!r} on a machine without a usable GPU, expected cpu or auto")
-    return name
-
-
 class _Loop:
     def __init__(self, task: Task, config: TrainConfig, run: Run) -> None:
         self.task, self.config, self.run_folder = task, config, run
@@ -116,7 +104,13 @@ class _Loop:
         return DONE
 
     def _train(self, batches: Dataset[Any], workers: int) -> None:
-        loader = DataLoader(batches, batch_size=None, sampler=range(self.step, self.config.steps), num_workers=workers)
+        loader = DataLoader(
+            batches,
+            batch_size=None,
+            sampler=range(self.step, self.config.steps),
+            num_workers=workers,
+            worker_init_fn=_leave_interrupts_to_the_loop,
+        )
         sums: dict[str, float] = {}
         count, began, done_before = 0, time.monotonic(), self.step
         interval = 0.2 if sys.stderr.isatty() else _QUIET_INTERVAL
@@ -173,7 +167,7 @@ class _Loop:
         if self.bad_in_a_row >= self.config.bad_steps:
             self._save()
             raise UserError(
-                f"{self.run_folder.folder}: found {', '.join(strange)} not finite in {self.bad_in_a_row} steps running, "
+                f"{self.run_folder.folder}: found {', '.join(strange)} not finite {self.bad_in_a_row} steps running, "
                 f"at step {self.step}, expected finite numbers; saved. Try a lower train.lr or train.clip_norm"
             )
 
