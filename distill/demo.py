@@ -172,7 +172,7 @@ def check_gates(history: list[dict[str, float]], metrics: dict[str, Any]) -> lis
     divergence = [line["kl/kl"] for line in history if "kl/kl" in line]
     mean = {name: system["mean"] for name, system in metrics["systems"].items()}
     mel, alone = mean[STUDENT]["mel_distance"], mean[KL_ONLY]["mel_distance"]
-    pitch = mean[STUDENT]["f0_within_3_percent"]
+    pitch = mean[STUDENT]["f0_within_3_percent"] or 0.0  # None where nothing of the recordings is voiced
     found = [
         (
             "KL falls by half",

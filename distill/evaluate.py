@@ -20,9 +20,9 @@ from tqdm import tqdm
 from distill import models
 from distill.baselines import griffin_lim, mel_shaped_noise
 from distill.metrics import METRICS, measure
-from distill.report import RECORDING, file_name, sound_path, write_report
+from distill.report import RECORDING, file_name, require_matplotlib, sound_path, training_curves, write_report
 from wavenet import checkpoint
-from wavenet.audio import write_audio
+from wavenet.audio import AUDIO_SUFFIXES, read_info, write_audio
 from wavenet.config import AudioConfig, require
 from wavenet.data import load_clip, open_corpus
 from wavenet.errors import DONE, UserError, command
@@ -98,32 +98,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("seed", "temperature"):
         require(getattr(arguments, name) >= 0, f"--{name}", getattr(arguments, name), "0 or more")
     require(arguments.clips > 0, "--clips", arguments.clips, "at least 1")
+    require_matplotlib()  # before hours of sampling, not after
     loaded = load_systems(arguments.checkpoints, arguments.device)
     audio = next(iter(loaded.values())).config.audio
-    corpus = open_corpus(arguments.data, audio)
-    for note in corpus.notes:
-        print(f"{arguments.data}: {note}", file=sys.stderr)
-    chosen = (corpus.test if arguments.split == "test" else corpus.dev)[: arguments.clips]
-    if not chosen:
-        raise UserError(f"{arguments.data}: found no {arguments.split} clips, expected at least one")
+    chosen, speakers = choose_clips(arguments.data, arguments.split, arguments.clips, audio)
     known = [model.config.speakers for model in loaded.values() if model.config.speakers]
-    if known and min(known) < len(corpus.speakers):
-        raise UserError(f"{arguments.data}: found {len(corpus.speakers)} speakers, expected at most {min(known)}")
-    clips = [_named(clip, audio, corpus.speakers if known else []) for clip in chosen]
+    if known and min(known) < len(speakers):
+        raise UserError(f"{arguments.data}: found {len(speakers)} speakers, expected at most {min(known)}")
+    clips = [_named(clip, audio, speakers if known else []) for clip in chosen]
     systems = {name: as_system(model, arguments.temperature, arguments.method) for name, model in loaded.items()}
     metrics = evaluate(clips, systems, audio, arguments.out, arguments.seed)
     for name, model in loaded.items():
         if isinstance(model, Teacher):
-            metrics["systems"][name]["likelihood"] = _likelihood(model, chosen, corpus.speakers)
+            metrics["systems"][name]["likelihood"] = _likelihood(model, chosen, speakers)
     write_json(arguments.out / "metrics.json", metrics)
     page = write_report(
         arguments.out,
         title="Evaluation",
         metrics=metrics,
-        curves={},
+        curves=training_curves({name: Path(path) for name, path in zip(loaded, arguments.checkpoints, strict=True)}),
         benchmark=None,
         notes=[
-            f"{len(chosen)} {arguments.split} clips of {arguments.data}, seed {arguments.seed}, "
+            f"{len(chosen)} {chosen[0].split} clips of {arguments.data}, seed {arguments.seed}, "
             f"temperature {arguments.temperature:g}."
         ],
         texts={clip.id: clip.text for clip in chosen},
@@ -132,6 +128,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(_table(metrics))
     print(f"{page}")
     return DONE
+
+
+def choose_clips(data: str, split: str | None, count: int, audio: AudioConfig) -> tuple[list[Clip], list[str]]:
+    """At most `count` held-out clips and the corpus's speakers; split None: test clips, or dev where there are none.
+
+    A folder with recordings directly inside is no corpus: all of it counts as held out. Raises UserError for no clip.
+    """
+    folder = Path(data)
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES) if folder.is_dir() else []
+    if files and split is None:
+        found = [(path, read_info(path)) for path in files[:count]]
+        return [Clip(p.stem, p, info.frames, info.sample_rate, "", "", "test") for p, info in found], [""]
+    corpus = open_corpus(data, audio)
+    for note in corpus.notes:
+        print(f"{data}: {note}", file=sys.stderr)
+    clips = {"test": corpus.test, "dev": corpus.dev, None: corpus.test or corpus.dev}[split][:count]
+    if not clips:
+        raise UserError(f"{data}: found no {split or 'test or dev'} clips, expected at least one")
+    return clips, corpus.speakers
 
 
 def load_systems(paths: Sequence[str], device: str) -> dict[str, Any]:
@@ -174,9 +189,9 @@ def as_system(model: Any, temperature: float = 1.0, method: str = "cached") -> S
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="distill-evaluate", description=main.__doc__)
     parser.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="run folders or checkpoint files")
-    parser.add_argument("--data", required=True, help="a corpus folder, or bundled")
+    parser.add_argument("--data", required=True, help="a corpus folder, a folder of recordings, or bundled")
     parser.add_argument("--out", type=Path, required=True, help="folder for metrics.json, report.html, sounds")
-    parser.add_argument("--split", choices=("test", "dev"), default="test")
+    parser.add_argument("--split", choices=("test", "dev"), help="test, or dev where a corpus has no test clips")
     parser.add_argument("--clips", type=int, default=8, help="at most so many clips")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--temperature", type=float, default=1.0, help="scales the noise")

@@ -1,7 +1,7 @@
 """Fundamental frequency of speech: normalised cross-correlation and a Viterbi path over lags.
 
 The correlation is that of Talkin 1995 (RAPT), taken symmetrically around the middle of the frame so that a glide is not
-biased; the path's costs are those of Boersma 1993 (Praat). Everything happens at 8 kHz.
+biased. Everything happens at 8 kHz, and the pitch is looked for between 40 Hz and 1 kHz.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from wavenet.errors import UserError
 RATE = 8000  # Hz, internal
 
 _Floats = npt.NDArray[np.float64]
+_BAND = (40.0, 1000.0)  # Hz: the first harmonics, without rumble below and formants above
 _WINDOW = 0.030  # seconds correlated at every lag
-_SMOOTHING = 11  # taps of the Hann low-pass (-6 dB near 700 Hz) that makes the peaks of the correlation round
-_VOICING_THRESHOLD = 0.5  # correlation from which a loud frame is voiced
-_SILENCE = 0.03  # amplitude, as a share of the clip's loud frames, below which a frame counts as silent
-_LAG_COST = 0.03  # an octave lower costs this much correlation: the first of the equal peaks wins
-_JUMP_COST = 0.35  # of a change of one octave between frames 10 ms apart
-_SWITCH_COST = 0.14  # of a change between voiced and unvoiced, frames 10 ms apart
-_JUMP_STEP = 0.010  # seconds
+_SILENCE = 0.01  # amplitude, as a share of the clip's loud frames, that correlates with nothing
+_VOICING_THRESHOLD = 0.52  # correlation from which a loud frame is voiced
+_QUIET = 0.02  # added to that for every dB beyond 30 dB under the loud frames: a room's hum is no voice
+_LAG_COST = 0.12  # the longest lag's correlation counts so much less: the first of the equal peaks wins
+_GLIDE_COST = 3.0  # of a change of pitch, per unit of log ratio
+_JUMP_COST = 0.5  # the most that a change of pitch costs
+_SWITCH_COST = 0.25  # of a change between voiced and unvoiced
+_STEP = 0.010  # seconds for which a score counts once: the frame rate shifts no balance
 
 
 class F0Track(NamedTuple):
@@ -49,8 +51,7 @@ def track(wav: Tensor, sample_rate: int, hop_length: int, f_min: float = 40.0, f
     frames = len(wav) // hop_length
     if frames == 0:
         return F0Track(np.zeros(0), np.zeros(0, dtype=bool))
-    low_pass = np.hanning(_SMOOTHING + 2)[1:-1]
-    signal = np.convolve(at_internal_rate(wav, sample_rate), low_pass / low_pass.sum(), mode="same")
+    signal = _band_pass(at_internal_rate(wav, sample_rate))
     # One lag more at either end, so that every peak inside the range has both its neighbours.
     lags = np.arange(int(RATE / f_max) - 1, int(np.ceil(RATE / f_min)) + 2)
     correlation, level = correlate(signal, frame_centres(frames, sample_rate, hop_length), lags, _WINDOW)
@@ -75,7 +76,7 @@ def correlate(signal: _Floats, centres: _Floats, lags: npt.NDArray[np.int_], win
     r"""Normalised cross-correlation (F, L) of signal (T,) at 8 kHz, and the frames' rms (F,).
 
     r_l = sum_n x_n x_{n+l} / sqrt(sum_n x_n^2 sum_n x_{n+l}^2), n over `window` seconds, the pair of windows centred
-    on the frame. Beyond its ends the signal counts as silence. A floor 30 dB under the loud frames, added under the
+    on the frame. Beyond its ends the signal counts as silence. A floor 40 dB under the loud frames, added under the
     root as in RAPT, keeps the edge of a sound from correlating with the silence beside it.
     """
     width, margin = round(window * RATE), round(window * RATE) + int(lags.max())
@@ -93,6 +94,14 @@ def correlate(signal: _Floats, centres: _Floats, lags: npt.NDArray[np.int_], win
     return result, np.sqrt(frame_energy / width)
 
 
+def _band_pass(signal: _Floats) -> _Floats:
+    from scipy.signal import butter, sosfilt
+
+    sections = butter(2, _BAND, "bandpass", fs=RATE, output="sos")
+    # Forwards, then backwards: no delay.
+    return np.asarray(sosfilt(sections, sosfilt(sections, signal)[::-1])[::-1])
+
+
 def peak(left: _Floats, middle: _Floats, right: _Floats) -> tuple[_Floats, _Floats]:
     """Place, in [-1/2, 1/2] from the middle, and height of the parabola through three points a sample apart."""
     curvature = np.minimum(left - 2 * middle + right, -1e-9)
@@ -102,20 +111,21 @@ def peak(left: _Floats, middle: _Floats, right: _Floats) -> tuple[_Floats, _Floa
 
 def _path(correlation: _Floats, level: _Floats, lags: npt.NDArray[np.int_], step: float) -> npt.NDArray[np.int_]:
     """Best path (F,): 0 for unvoiced, i + 1 for lags[i]."""
-    octave = np.log2(lags)
-    loud = np.percentile(level, 95) + 1e-30
-    silent = np.maximum(0, 2 - level / loud / (_SILENCE / (1 + _VOICING_THRESHOLD)))
-    local = np.column_stack([_VOICING_THRESHOLD + silent, correlation - _LAG_COST * (octave - octave[0])])
-    per_frame = _JUMP_STEP / step
-    cost = np.full((len(lags) + 1, len(lags) + 1), _SWITCH_COST * per_frame)
+    below = 20 * np.log10(np.maximum(level, 1e-30) / (np.percentile(level, 95) + 1e-30))
+    unvoiced = _VOICING_THRESHOLD + _QUIET * np.maximum(0, -30 - below)
+    voiced = correlation - _LAG_COST * (lags - lags[0]) / (lags[-1] - lags[0])
+    # Rumble correlates at every short lag, falling from lag 0 on: that shoulder is no period.
+    voiced[:, :-1][np.logical_and.accumulate(np.diff(correlation, axis=1) < 0, axis=1)] = -1.0
+    local = np.column_stack([unvoiced, voiced]) * (step / _STEP)
+    cost = np.full((len(lags) + 1, len(lags) + 1), _SWITCH_COST)
     cost[0, 0] = 0.0
-    cost[1:, 1:] = _JUMP_COST * per_frame * np.abs(octave[:, None] - octave[None, :])
+    cost[1:, 1:] = np.minimum(_GLIDE_COST * np.abs(np.log(lags[:, None] / lags)), _JUMP_COST)
     score, back = local[0], np.zeros(local.shape, dtype=int)
     columns = np.arange(local.shape[1])
     for i in range(1, len(local)):
-        candidates = score[:, None] - cost
-        back[i] = candidates.argmax(axis=0)
-        score = candidates[back[i], columns] + local[i]
+        candidates = score - cost  # symmetric: [to, from] as well as [from, to]
+        back[i] = candidates.argmax(axis=1)
+        score = candidates[columns, back[i]] + local[i]
     states = np.empty(len(local), dtype=int)
     states[-1] = score.argmax()
     for i in range(len(local) - 1, 0, -1):

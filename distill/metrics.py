@@ -41,8 +41,10 @@ METRICS = {
     "voiced_autocorrelation": Metric(
         "voiced autocorrelation", "", "higher", "periodicity of voiced frames: hoarseness and whispering lower it"
     ),
+    "band_error": Metric("band error", "dB", "lower", "mean absolute error of level, by octaves"),
 }
 
+_BAND_EDGES = (500.0, 1000.0, 2000.0, 4000.0, 8000.0, 16000.0)  # Hz; as many as the sample rate allows
 _WINDOW_MS = (50.0, 25.0, 10.0)
 _PERIODICITY_WINDOW = 0.040  # seconds
 _PITCH_MARGIN = 1.1  # the pitch range of a recording, widened on both sides
@@ -62,6 +64,7 @@ def measure(wav: Tensor, reference: Tensor, audio: AudioConfig) -> dict[str, flo
         "stft_distance": stft_distance(wav, reference, audio.sample_rate),
         **f0_errors(ours, theirs),
         "voiced_autocorrelation": voiced_autocorrelation(wav, theirs, audio),
+        "band_error": float(np.abs(band_levels(wav, reference, audio.sample_rate)).mean()),
     }
 
 
@@ -133,6 +136,16 @@ def voiced_autocorrelation(wav: Tensor, reference: F0Track, audio: AudioConfig) 
     _, height = peak(correlation[:, :-2], correlation[:, 1:-1], correlation[:, 2:])
     best = correlation[:, 1:-1].argmax(axis=1)
     return float(np.minimum(height[np.arange(len(best)), best], 1.0).mean())
+
+
+def band_levels(wav: Tensor, reference: Tensor, sample_rate: int) -> np.ndarray:
+    """Energy of wav (T,) over the reference's (T,) in dB, in bands: below 500 Hz, then octaves up to half the rate."""
+    power = torch.fft.rfft(torch.stack([wav, reference]).detach().cpu().double()).abs().square()
+    frequency = torch.fft.rfftfreq(len(wav), 1 / sample_rate)
+    edges = torch.tensor([edge for edge in _BAND_EDGES if edge < sample_rate / 2], dtype=frequency.dtype)
+    band = torch.bucketize(frequency, edges, right=True)
+    ours, theirs = torch.zeros(2, len(edges) + 1, dtype=torch.float64).index_add(1, band, power) + 1e-12
+    return np.asarray((10 * torch.log10(ours / theirs)).numpy())
 
 
 def _magnitude(wav: Tensor, size: int) -> Tensor:

@@ -34,10 +34,10 @@ p { margin: 0 0 10px; max-width: 78ch; }
 .notes li.bad { color: var(--warn); font-weight: 600; }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 table { border-collapse: collapse; width: 100%; font-size: 0.92rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 9px 14px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th, td { padding: 9px 11px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 tbody tr:last-child > * { border-bottom: 0; }
 th:first-child, td.word { text-align: left; }
-thead th { vertical-align: bottom; font-weight: 600; }
+thead th { vertical-align: bottom; font-weight: 600; white-space: normal; line-height: 1.3; }
 thead small, td small { display: block; color: var(--soft); font-weight: 400; font-size: 0.8rem; }
 td small { display: inline; }
 tbody th { font-weight: 600; position: sticky; left: 0; background: var(--card); }
@@ -98,7 +98,7 @@ def metrics_table(metrics: dict[str, Any], recording: str) -> str:
     systems = metrics["systems"]
     best = {name: _best(name, {s: v["mean"][name] for s, v in systems.items() if s != recording}) for name in METRICS}
     head = "".join(
-        f'<th title="{escape(m.meaning)}">{escape(m.heading)} '
+        f'<th title="{escape(m.meaning)}">{escape(m.heading)}&nbsp;'
         f'<span title="{_BETTER[m.better]}" aria-label="{_BETTER[m.better]}">{_ARROWS[m.better]}</span>'
         f"<small>{escape(m.unit) or '&nbsp;'}</small></th>"
         for m in METRICS.values()

@@ -5,8 +5,9 @@ Works from file:// without a network: pictures under pictures/, sounds where dis
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ _SCHEMES = {
     "dark": ("#b9c0ca", "#343a44", ("#6ea3ff", "#ff8d5c", "#4cc9ac", "#c08df2", "#e0b64f", "#f279ab")),
 }
 _NEUTRAL = "#818a96"  # legible on both
+_SCALARS = {"nll": "NLL [nats/sample]", "kl/kl": "KL [nats/sample]"}  # what a run's curves show, if logged
 _LOG_RATIO = 30.0  # a curve of positive values that spans more is drawn on a log axis
 
 
@@ -52,7 +54,7 @@ def write_report(
     value). benchmark: the JSON of distill.benchmark. notes: sentences for the top. texts: what is said in a clip.
     Raises UserError when matplotlib is missing or a sound is.
     """
-    _require_matplotlib()
+    require_matplotlib()
     (out / PICTURES).mkdir(parents=True, exist_ok=True)
     spectrograms = draw_spectrograms(out, metrics)
     sections = [
@@ -68,6 +70,21 @@ def write_report(
     path = out / name
     path.write_text(document, encoding="utf-8")
     return path
+
+
+def training_curves(runs: Mapping[str, Path]) -> Curves:
+    """Panels of the runs' likelihood and divergence, in training and held out, from RUN/metrics.jsonl if there."""
+    curves: Curves = {}
+    for name, run in runs.items():
+        log = (run if run.is_dir() else run.parent) / "metrics.jsonl"
+        lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+        rows = [json.loads(line) for line in lines]
+        for scalar, panel in _SCALARS.items():
+            for key, series in ((scalar, name), (f"validation/{scalar}", f"{name}, held out")):
+                points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+                if points:
+                    curves.setdefault(panel, {})[series] = points
+    return curves
 
 
 def sound_path(system: str, clip: str) -> str:
@@ -181,7 +198,8 @@ def _figure(width: float, height: float, text: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _require_matplotlib() -> None:
+def require_matplotlib() -> None:
+    """Raise UserError where the page's drawings could not be made."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:

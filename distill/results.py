@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from distill.benchmark import markdown_table
+from distill.report import sound_path
 from wavenet.audio import read_audio
 from wavenet.errors import UserError, command
 from wavenet.spectrogram import picture
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{found}: found no such file, expected the figures of a finished demo (make demo)")
     figures = json.loads(found.read_text(encoding="utf-8"))
     fill(arguments.readme, results(figures))
-    draw(arguments.run / "audio", figures, arguments.docs / PICTURE)
+    draw(arguments.run, figures, arguments.docs / PICTURE)
     return 0
 
 
@@ -70,14 +71,14 @@ def fill(readme: Path, text: str) -> None:
     readme.write_text(f"{before}\n{text}\n{after}", encoding="utf-8")
 
 
-def draw(audio: Path, figures: dict[str, Any], path: Path) -> None:
+def draw(run: Path, figures: dict[str, Any], path: Path) -> None:
     """Spectrograms of one test clip through every system, one below the other, as a PNG."""
     from PIL import Image, ImageDraw
 
     strips = []
     for name, system in figures["metrics"].items():
         clip = next(iter(system["clips"]))
-        wav, info = read_audio(audio / name / f"{clip}.wav")
+        wav, info = read_audio(run / sound_path(name, clip))
         image = Image.fromarray(picture(wav, info.sample_rate, height=160)).resize((1000, 160))
         ImageDraw.Draw(image).text((8, 6), name, fill="white", font_size=18)
         strips.append(np.asarray(image))

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 import distill.evaluate
-from distill.evaluate import GRIFFIN_LIM, NOISE, NamedClip, as_system, evaluate, load_systems, main
+from distill.evaluate import GRIFFIN_LIM, NOISE, NamedClip, as_system, choose_clips, evaluate, load_systems, main
 from distill.metrics import METRICS, measure
 from distill.report import RECORDING
 from tests.conftest import small_student, small_teacher
 from wavenet import checkpoint
 from wavenet.audio import read_audio, write_audio
 from wavenet.config import AudioConfig, to_dict
-from wavenet.data import open_corpus
+from wavenet.data import load_clip, open_corpus
 from wavenet.errors import UserError
 from wavenet.likelihood import held_out
 
@@ -146,6 +146,28 @@ def test_systems_are_named_by_their_folders(shelf):
         load_systems(["runs/a", "runs/a"], "cpu")
     with pytest.raises(UserError, match=r"runs/c: .*expected the audio settings of runs/a"):
         load_systems(["runs/a", "runs/c"], "cpu")
+
+
+def test_a_folder_of_recordings_is_held_out(tmp_path):
+    for name in ("b", "a", "c"):
+        write_audio(tmp_path / f"{name}.wav", buzz(100), 8000)
+    (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
+    clips, speakers = choose_clips(str(tmp_path), None, 2, AUDIO)
+    assert [clip.id for clip in clips] == ["a", "b"]
+    assert speakers == [""]
+    assert len(load_clip(clips[0], AUDIO)) == 3840
+
+
+def test_dev_stands_in_for_test(tmp_path):
+    (tmp_path / "wavs").mkdir()
+    for name in "abcd":
+        write_audio(tmp_path / "wavs" / f"{name}.wav", buzz(100), 8000)
+    (tmp_path / "metadata.csv").write_text("\n".join(f"{n}|x|x" for n in "abcd"), encoding="utf-8")
+    (tmp_path / "train.txt").write_text("a\nb\n", encoding="utf-8")
+    (tmp_path / "dev.txt").write_text("c\nd\n", encoding="utf-8")
+    assert {clip.id for clip in choose_clips(str(tmp_path), None, 9, AUDIO)[0]} == {"c", "d"}
+    with pytest.raises(UserError, match="found no test clips"):
+        choose_clips(str(tmp_path), "test", 9, AUDIO)
 
 
 def test_command(shelf, tmp_path, capsys):

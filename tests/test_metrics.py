@@ -8,7 +8,7 @@ import torch
 
 from distill.baselines import griffin_lim, linear_magnitude, mel_shaped_noise
 from distill.f0 import track
-from distill.metrics import METRICS, measure, mel_distance, stft_distance, voiced_autocorrelation
+from distill.metrics import METRICS, band_levels, measure, mel_distance, stft_distance, voiced_autocorrelation
 from wavenet.config import AudioConfig
 from wavenet.data import load_clip, open_corpus
 from wavenet.errors import UserError
@@ -48,10 +48,32 @@ def test_gain_is_its_logarithm():
     assert stft_distance(wav * 1.5, wav, 8000) == pytest.approx(0.5 + math.log(1.5), abs=1e-3)
 
 
+def test_stft_distance_is_auralosss(speech):
+    """The same formula in another library, on the same windows; only the padding at the two ends differs."""
+    auraloss = pytest.importorskip("auraloss")
+    noise = torch.randn(len(speech), generator=torch.Generator().manual_seed(0))
+    reference = speech + 0.01 * noise
+    wav = 0.8 * reference + 0.01 * noise.flip(0)
+    sizes = [400, 200, 80]
+    other = auraloss.freq.MultiResolutionSTFTLoss(sizes, [size // 4 for size in sizes], sizes)
+    expected = float(other(wav[None, None], reference[None, None]))
+    assert stft_distance(wav, reference, 8000) == pytest.approx(expected, rel=0.02)
+
+
+def test_bands_are_levels_in_db(speech):
+    quieter = 0.5 * speech
+    np.testing.assert_allclose(band_levels(quieter, speech, 8000), -6.0206, atol=1e-3)
+    time = torch.arange(8000) / 8000
+    low, high = torch.cos(2 * math.pi * 300 * time), torch.cos(2 * math.pi * 3000 * time)
+    found = band_levels(low + 2 * high, low + high, 8000)
+    assert found.shape == (4,)
+    np.testing.assert_allclose(found[[0, 3]], [0, 6.0206], atol=1e-3)
+
+
 def test_more_noise_is_worse(speech):
     noise = torch.randn(len(speech), generator=torch.Generator().manual_seed(0)) * speech.std()
     found = [measure(speech + noise * 10 ** (-snr / 20), speech, AUDIO) for snr in (40, 20, 10, 0)]
-    for name in ("mel_distance", "stft_distance", "voiced_autocorrelation"):
+    for name in ("mel_distance", "stft_distance", "voiced_autocorrelation", "band_error"):
         values = [row[name] for row in found]
         assert values == sorted(values, reverse=METRICS[name].better == "higher"), name
         assert values[0] != values[-1]

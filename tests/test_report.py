@@ -11,7 +11,7 @@ import torch
 from distill.evaluate import NamedClip, evaluate
 from distill.metrics import METRICS
 from distill.page import short
-from distill.report import file_name, sound_path, write_report
+from distill.report import file_name, sound_path, training_curves, write_report
 from wavenet.config import AudioConfig
 
 pytest.importorskip("matplotlib")
@@ -128,6 +128,15 @@ def test_spectrograms_share_one_scale(tmp_path):
     assert loud[middle].mean() > 0.5
     assert quiet[middle].mean() < 0.35
     assert not (tmp_path / "index.html").exists()
+
+
+def test_curves_come_from_the_runs(tmp_path):
+    (tmp_path / "teacher").mkdir()
+    lines = ['{"step": 1, "nll": 9.0, "bits": 13.0}', '{"step": 2, "nll": null}', '{"step": 2, "validation/nll": 8.5}']
+    (tmp_path / "teacher" / "metrics.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    runs = {"teacher": tmp_path / "teacher", "file": tmp_path / "teacher" / "checkpoint.pt", "none": tmp_path / "none"}
+    panel = {"teacher": [(1, 9.0)], "teacher, held out": [(2, 8.5)], "file": [(1, 9.0)], "file, held out": [(2, 8.5)]}
+    assert training_curves(runs) == {"NLL [nats/sample]": panel}
 
 
 @pytest.mark.parametrize(
