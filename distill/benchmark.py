@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,21 +16,21 @@ from torch import Tensor, nn
 
 from distill import models
 from distill.charts import Bar, draw_bars
+from distill.evaluate import load_systems, write_json
 from distill.machine import ceilings, describe
 from distill.synthesize import read_mel
 from distill.timing import Timing, measure
-from wavenet import checkpoint
 from wavenet.config import parse_arguments, require
 from wavenet.data import load_clip, open_corpus
 from wavenet.errors import DONE, UserError, command
 from wavenet.teacher import SAMPLERS, Teacher
-from wavenet.trainer import resolve_device
+from wavenet.device import resolve_device
 
 PARALLEL = "parallel"
 METHODS = ("naive", "cached", PARALLEL)
 TOLERANCE = 1e-4  # largest difference of samples between two methods at the same noise
-_QUICK = {"seconds": 0.2, "repeats": 2, "naive_seconds": 0.01}
-_USUAL = {"seconds": 1.0, "repeats": 5, "naive_seconds": 0.05}
+_QUICK: dict[str, Any] = {"seconds": 0.2, "repeats": 2, "naive_seconds": 0.01}
+_USUAL: dict[str, Any] = {"seconds": 1.0, "repeats": 5, "naive_seconds": 0.05}
 
 
 class Contestant(NamedTuple):
@@ -143,13 +142,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(_parser(), argv)
     out, device = Path(arguments.out), resolve_device(arguments.device)
     require(out.suffix == ".json" and not out.is_dir(), "--out", arguments.out, "a file name that ends in .json")
-    lengths = {
-        name: (_QUICK if arguments.quick else _USUAL)[name] if value is None else value
-        for name, value in ((name, getattr(arguments, name)) for name in _USUAL)
-    }
-    named = load_named(arguments.checkpoints, device)
+    usual = _QUICK if arguments.quick else _USUAL
+    lengths = {name: usual[name] if (value := arguments[name]) is None else value for name in usual}
+    named = load_systems(arguments.checkpoints, device)
     mel = _chosen_mel(arguments.mel, next(iter(named.values())))
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is known before the wait
     result = benchmark(
         named,
         mel,
@@ -160,23 +157,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         methods=tuple(name.strip() for name in arguments.methods.split(",")),
     )
     print(f"\n{markdown_table(result)}\n")
-    _write(out, json.dumps(result, indent=2, allow_nan=False) + "\n")
+    write_json(out, result)
     _chart(out.with_suffix(".png"), result, next(iter(named.values())).config.audio.sample_rate)
     print(json.dumps(result, allow_nan=False), flush=True)
     return DONE
-
-
-def load_named(paths: Sequence[str], device: str) -> dict[str, Any]:
-    """Models by the name of their run folder or file, with the folder above it where two are equal."""
-    folders = [Path(path).resolve() for path in paths]
-    folders = [path.parent if path.name == checkpoint.FILE_NAME else path.with_suffix("") for path in folders]
-    names = [path.name for path in folders]
-    named: dict[str, Any] = {}
-    for path, folder in zip(paths, folders, strict=True):
-        name = folder.name if names.count(folder.name) == 1 else f"{folder.parent.name}/{folder.name}"
-        require(name not in named, path, f"a second net called {name!r}", "each once")
-        named[name] = models.load(path, device)
-    return named
 
 
 def _check(nets: Mapping[str, nn.Module], mel: Tensor, methods: Sequence[str], device: str) -> None:
@@ -185,10 +169,12 @@ def _check(nets: Mapping[str, nn.Module], mel: Tensor, methods: Sequence[str], d
         require(method in known, "methods", method, f"one of {', '.join(known)}")
     require(bool(nets), "models", 0, "at least one")
     require(len(set(methods)) == len(methods), "methods", list(methods), "each once")
-    first, reference = next((name, net.config.audio) for name, net in nets.items())  # type: ignore[union-attr]
+    first = next(iter(nets))
+    configs: dict[str, Any] = {name: net.config for name, net in nets.items()}
+    reference = configs[first].audio
     for name, net in nets.items():
-        audio: Any = net.config.audio  # type: ignore[union-attr]
-        require(audio == reference, name, audio, f"the audio settings of {first}, {reference}")
+        found = configs[name].audio
+        require(found == reference, name, found, f"the audio settings of {first}, {reference}")
         where = next(net.parameters()).device.type
         require(where == torch.device(device).type, name, f"weights on {where}", f"weights on {device}")
     fits = mel.dim() == 3 and mel.shape[:2] == (1, reference.n_mels) and mel.shape[2] > 0
@@ -299,15 +285,6 @@ def _chart(path: Path, result: dict[str, Any], sample_rate: int) -> None:
         draw_bars(path, bars, "Speed of synthesis", "samples a second", ("real time", float(sample_rate)))
     except ImportError:
         print(f"{path}: not drawn, matplotlib is missing (pip install matplotlib)", file=sys.stderr)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _short(value: float) -> str:

@@ -23,7 +23,7 @@ from wavenet.config import AudioConfig, parse_arguments, require
 from wavenet.errors import DONE, SOME_FAILED, USER_MISTAKE, UserError, command
 from wavenet.features import LogMel
 from wavenet.teacher import SAMPLERS, Teacher
-from wavenet.trainer import resolve_device
+from wavenet.device import resolve_device
 
 MEL_SUFFIX = ".npy"
 _SUFFIXES = (*AUDIO_SUFFIXES, MEL_SUFFIX)
@@ -143,7 +143,7 @@ def read_mel(path: Path, model: Any) -> tuple[Tensor, list[str]]:
 def load_mel(path: Path, n_mels: int) -> tuple[Tensor, list[str]]:
     """A .npy file of (M, F), or (F, M), natural log -> mel (M, F) float32, notes. Square means (M, F).
 
-    Nothing in the file is executed (no pickle). Raises UserError for anything but a finite float matrix of n_mels bands.
+    Nothing in the file is executed (no pickle). Raises UserError for all but a finite float matrix of n_mels bands.
     """
     expected = f"expected a float array of shape ({n_mels}, F) or (F, {n_mels})"
     if not path.is_file() or path.stat().st_size == 0:

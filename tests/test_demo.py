@@ -46,10 +46,11 @@ def test_figures_hold_what_the_page_and_readme_are_made_of(run):
     figures = json.loads((run / "demo.json").read_text())
     assert set(figures) == {"gates", "metrics", "benchmark", "teacher"}
     assert {row["method"] for row in figures["benchmark"]["rows"]} == {"naive", "cached", "parallel"}
-    assert {ratio["over"] for ratio in figures["benchmark"]["ratios"]} >= {"naive", "cached"}
+    assert {ratio["over"].split()[-1] for ratio in figures["benchmark"]["ratios"]} >= {"naive", "cached"}
     assert [gate["passed"] for gate in figures["gates"]] == [bool(gate["passed"]) for gate in figures["gates"]]
 
 
+@pytest.mark.slow
 def test_second_run_resumes_and_trains_nothing(run, capsys):
     before = (run / "teacher" / "checkpoint.pt").read_bytes()
     arguments = ["--recipes", str(ROOT / "configs/smoke"), "--data", str(run.parent / "corpus"), "--steps", "4", "4"]

@@ -1,0 +1,213 @@
+"""The benchmark: its schema, its arithmetic, the refusal of contestants that disagree, and what the command writes."""
+
+import builtins
+import json
+
+import pytest
+import torch
+
+from distill.benchmark import benchmark, main, markdown_table
+from tests.conftest import AUDIO, random_mel, small_student, small_teacher
+from wavenet import checkpoint, teacher
+from wavenet.config import to_dict
+from wavenet.errors import UserError
+
+ROW = {
+    "net",
+    "method",
+    "device",
+    "threads",
+    "batch",
+    "seconds_of_audio",
+    "samples_per_second",
+    "samples_per_cpu_second",
+    "x_real_time",
+    "peak_memory_mb",
+    "min",
+    "max",
+    "repeats",
+}
+SHORT = {"seconds": 0.02, "repeats": 3, "naive_seconds": 0.004}
+
+
+CEILINGS = ("gemm_gflops", "gemv_gflops", "copy_gb_per_s")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_ceilings():
+    """The ceilings have their own test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distill.benchmark.ceilings", lambda device: dict.fromkeys(CEILINGS, 1.0))
+        yield
+
+
+def nets():
+    return {"big": small_teacher().float(), "fast": small_student().float()}
+
+
+@pytest.fixture(scope="module")
+def result():
+    return benchmark(nets(), random_mel(1).float(), batch=2, announce=lambda line: None, **SHORT)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs")
+    for (name, model), kind in zip(nets().items(), ("teacher", "student"), strict=True):
+        (place / name).mkdir()
+        path = place / name / checkpoint.FILE_NAME
+        checkpoint.save(path, kind=kind, config=to_dict(model.config), model_state=model.state_dict())
+    return place
+
+
+def command(runs, out, *extra):
+    quick = ["--seconds", "0.02", "--repeats", "1", "--naive-seconds", "0.004"]
+    return [str(runs / "big"), str(runs / "fast"), "--out", str(out), *quick, *extra]
+
+
+def test_schema(result):
+    assert result.keys() == {"machine", "nets", "ceilings", "rows", "ratios"}
+    assert all(row.keys() == ROW for row in result["rows"])
+    assert [(row["net"], row["method"]) for row in result["rows"]] == [
+        ("big", "naive"),
+        ("big", "cached"),
+        ("fast", "parallel"),
+    ]
+    assert result["ceilings"].keys() == set(CEILINGS)
+    assert [(net["name"], net["kind"]) for net in result["nets"]] == [("big", "teacher"), ("fast", "student")]
+    json.dumps(result, allow_nan=False)
+
+
+def test_nets_are_counted(result):
+    for net, model in zip(result["nets"], nets().values(), strict=True):
+        assert net["parameters"] == sum(p.numel() for p in model.parameters())
+        assert net["macs_per_sample"] == model.macs_per_sample > 0
+
+
+def test_rows_are_consistent(result):
+    for row in result["rows"]:
+        assert row["min"] <= row["samples_per_second"] <= row["max"]
+        assert row["x_real_time"] == pytest.approx(row["samples_per_second"] / AUDIO.sample_rate)
+        assert (row["batch"], row["repeats"], row["threads"], row["device"]) == (2, 3, 1, "cpu")
+    seconds = {row["method"]: row["seconds_of_audio"] for row in result["rows"]}
+    # Whole frames of 2 ms: 10 of them, and 2 for the naive sampler.
+    assert seconds == {"naive": 0.004, "cached": 0.02, "parallel": 0.02}
+
+
+def test_ratios_follow_from_rows(result):
+    speed = {f"{row['net']} {row['method']}": row["samples_per_second"] for row in result["rows"]}
+    pairs = {(ratio["of"], ratio["over"]) for ratio in result["ratios"]}
+    assert pairs == {("fast parallel", "big naive"), ("fast parallel", "big cached"), ("big cached", "big naive")}
+    for ratio in result["ratios"]:
+        assert ratio.keys() == {"of", "over", "net", "device", "value"}
+        assert ratio["value"] == pytest.approx(speed[ratio["of"]] / speed[ratio["over"]])
+        assert ratio["of"].startswith(ratio["net"])
+
+
+def test_table_has_a_line_for_every_row_and_ratio(result):
+    lines = markdown_table(result).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert len({len(row) for row in cells}) == 1
+    assert [row[:2] for row in cells[2:]] == [[row["net"], row["method"]] for row in result["rows"]]
+    assert sum(line.startswith("- ") for line in lines) == len(result["ratios"])
+
+
+def test_contestants_that_disagree_are_refused(monkeypatch):
+    cached = teacher.SAMPLERS["cached"]
+    monkeypatch.setitem(teacher.SAMPLERS, "cached", lambda *arguments: cached(*arguments) + 0.01)
+    with pytest.raises(UserError, match=r"big: found cached and naive sampling 0\.01 apart, expected at most 0\.0001"):
+        benchmark(nets(), random_mel(1).float(), announce=lambda line: None, **SHORT)
+    monkeypatch.setitem(teacher.SAMPLERS, "cached", lambda *arguments: cached(*arguments) * float("nan"))
+    with pytest.raises(UserError, match="nan apart"):
+        benchmark(nets(), random_mel(1).float(), methods=("cached",), announce=lambda line: None, **SHORT)
+
+
+def test_the_machine_is_announced_before_anything_is_timed(monkeypatch):
+    said = []
+    monkeypatch.setattr("distill.benchmark.measure", lambda *_: (_ for _ in ()).throw(UserError("now")))
+    with pytest.raises(UserError, match="now"):
+        benchmark(nets(), random_mel(1).float(), announce=said.append, **SHORT)
+    assert said[0].startswith("machine: cpu ")
+    assert said[3].startswith("ceilings with 1 thread(s)")
+    assert "cached equals naive" in said[4]
+
+
+def test_threads_are_restored(monkeypatch):
+    mel, seen = random_mel(1).float(), []
+    torch.set_num_threads(2)
+    monkeypatch.setattr("distill.benchmark.describe", lambda device: {"threads": seen.append(torch.get_num_threads())})
+    benchmark(nets(), mel, threads=1, methods=("parallel",), announce=len, **SHORT)
+    assert torch.get_num_threads() == 2
+    with pytest.raises(UserError, match="a method that one of the models has"):
+        benchmark({"fast": nets()["fast"]}, mel, threads=1, methods=("naive",), announce=len, **SHORT)
+    assert torch.get_num_threads() == 2
+    assert seen == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"methods": ("fast",)}, "methods: found 'fast'"),
+        ({"methods": ("cached", "cached")}, "each once"),
+        ({"seconds": float("nan")}, "seconds: found nan"),
+        ({"naive_seconds": 0.0}, "naive_seconds: found 0"),
+        ({"repeats": 0}, "repeats: found 0"),
+        ({"threads": 0}, "threads: found 0"),
+        ({"batch": -1}, "batch: found -1"),
+    ],
+)
+def test_settings_without_sense(setting, message):
+    with pytest.raises(UserError, match=message):
+        benchmark(nets(), random_mel(1).float(), announce=len, **SHORT | setting)
+
+
+def test_mel_of_another_model_is_refused():
+    with pytest.raises(UserError, match=r"mel: found \(1, 7, 3\), expected shape \(1, 6, F\)"):
+        benchmark(nets(), torch.zeros(1, 7, 3), announce=len, **SHORT)
+
+
+def test_the_command_writes_what_it_prints(runs, tmp_path, capsys):
+    out = tmp_path / "new" / "speed.json"
+    assert main(command(runs, out)) == 0
+    printed = capsys.readouterr().out
+    stored = json.loads(out.read_text())
+    assert json.loads(printed.splitlines()[-1]) == stored
+    assert markdown_table(stored) in printed
+    assert {row["net"] for row in stored["rows"]} == {"big", "fast"}
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in out.parent.iterdir()} == {"speed.json", "speed.png"}
+
+
+def test_without_matplotlib_one_line_says_so(runs, tmp_path, capsys, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *arguments, **keywords):
+        if name.startswith("matplotlib"):
+            raise ModuleNotFoundError(name)
+        return real(name, *arguments, **keywords)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert main(command(runs, tmp_path / "speed.json", "--methods", "parallel")) == 0
+    printed = capsys.readouterr()
+    assert "pip install matplotlib" in printed.err
+    assert len(printed.err.splitlines()) == 1
+    assert json.loads(printed.out.splitlines()[-1])["rows"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--out", "speed.txt"], "--out: found 'speed.txt'"),
+        (["--repeats", "many"], "repeats"),
+        (["--methods", "quick"], "methods: found 'quick'"),
+        (["--device", "abacus"], "abacus"),
+        (["--mel", "absent.npy"], "absent.npy: found no such file"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_two(runs, tmp_path, capsys, monkeypatch, extra, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(command(runs, tmp_path / "speed.json", *extra)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not list(tmp_path.iterdir())

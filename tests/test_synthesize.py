@@ -1,0 +1,271 @@
+"""Synthesis by the command: what it accepts, what it refuses in one line, and that the noise is the item's own."""
+
+import zlib
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from distill import models, synthesize
+from distill.synthesize import load_mel, main
+from tests.conftest import AUDIO, random_mel, random_wav, small_student, small_teacher
+from wavenet import checkpoint
+from wavenet.config import to_dict
+from wavenet.errors import UserError
+
+RATE = AUDIO.sample_rate
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A teacher, a student and a student of three voices, quiet enough not to clip."""
+    place = tmp_path_factory.mktemp("runs")
+    nets = {"teacher": small_teacher(), "student": small_student(), "voices": small_student(speakers=3)}
+    for name, model in nets.items():
+        model = model.float()
+        (place / name).mkdir()
+        kind = "teacher" if name == "teacher" else "student"
+        config = to_dict(model.config) | {"gain": 200.0}
+        path = place / name / checkpoint.FILE_NAME
+        checkpoint.save(path, kind=kind, config=config, model_state=model.state_dict())
+    return place
+
+
+@pytest.fixture()
+def work(tmp_path, monkeypatch):
+    """An empty folder to work in, with a recording of 4 frames and a bit, and two mels."""
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("speech.wav", random_wav(1, 5)[0, :70].numpy(), RATE, subtype="PCM_16")
+    np.save("one.npy", random_mel(1, 3, seed=1)[0].numpy())
+    np.save("two.npy", random_mel(1, 3, seed=2)[0].numpy())
+    return tmp_path
+
+
+def run(runs, *arguments, net="student", out="out"):
+    return main([str(runs / net), *arguments, "--out", out])
+
+
+def read(path):
+    return soundfile.read(path, dtype="int16")[0]
+
+
+@pytest.mark.parametrize(("net", "extra"), [("student", ()), ("teacher", ()), ("teacher", ("--method", "naive"))])
+def test_recordings_and_mels_become_16_bit_wav_of_whole_frames(runs, work, capsys, net, extra):
+    assert run(runs, "speech.wav", "one.npy", *extra, net=net) == 0
+    for name, frames in (("speech", 4), ("one", 3)):
+        info = soundfile.info(f"out/{name}.wav")
+        assert (info.samplerate, info.channels, info.subtype) == (RATE, 1, "PCM_16")
+        assert info.frames == frames * AUDIO.hop_length
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert all("x real time" in line for line in lines)
+
+
+def test_the_file_holds_what_the_model_says(runs, work):
+    assert run(runs, "speech.wav", "--seed", "4", "--temperature", "0.5") == 0
+    model = models.load(runs / "student")
+    wav = torch.from_numpy(soundfile.read("speech.wav", dtype="float32")[0])[None, :64]
+    generator = torch.Generator().manual_seed(zlib.crc32(b"4 speech"))
+    expected = model.sample(model.log_mel(wav), temperature=0.5, generator=generator)[0]
+    assert np.abs(read("out/speech.wav") - expected.numpy() * 32768).max() <= 0.51
+
+
+def test_methods_of_a_teacher_agree(runs, work):
+    assert run(runs, "one.npy", net="teacher", out="cached") == 0
+    assert run(runs, "one.npy", "--method", "naive", net="teacher", out="naive") == 0
+    assert np.abs(read("cached/one.wav").astype(int) - read("naive/one.wav")).max() <= 1
+
+
+def test_seed_decides_and_neither_order_nor_company_matters(runs, work):
+    assert run(runs, "one.npy", "two.npy", out="a") == 0
+    assert run(runs, "two.npy", "one.npy", out="b") == 0
+    assert run(runs, "one.npy", out="c") == 0
+    assert run(runs, "one.npy", "--seed", "1", out="d") == 0
+    assert (read("a/one.wav") == read("b/one.wav")).all()
+    assert (read("a/two.wav") == read("b/two.wav")).all()
+    assert (read("a/one.wav") == read("c/one.wav")).all()
+    assert (read("a/one.wav") != read("d/one.wav")).any()
+
+
+def test_items_of_one_mel_and_two_names_get_their_own_noise(runs, work):
+    np.save("other.npy", np.load("one.npy"))
+    assert run(runs, "one.npy", "other.npy") == 0
+    assert (read("out/one.wav") != read("out/other.wav")).any()
+
+
+def test_both_orientations_of_a_mel_agree(runs, work):
+    (work / "turned").mkdir()
+    np.save("turned/one.npy", np.load("one.npy").T)
+    assert run(runs, "one.npy", out="a") == 0
+    assert run(runs, "turned/one.npy", out="b") == 0
+    assert (read("a/one.wav") == read("b/one.wav")).all()
+
+
+def test_a_square_mel_is_bands_by_frames(work):
+    square = random_mel(1, AUDIO.n_mels)[0].float()
+    np.save("square.npy", square.numpy())
+    assert torch.equal(load_mel(work / "square.npy", AUDIO.n_mels)[0], square)
+
+
+def test_a_folder_is_its_readable_files_in_order(runs, work, capsys):
+    (work / "notes.txt").write_text("no input")
+    (work / ".hidden.npy").write_text("no input")
+    assert run(runs, ".") == 0
+    names = [line.split(".wav")[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == ["out/one", "out/speech", "out/two"]
+
+
+def make_bad(work):
+    """Every input that cannot be read, by name, and words of its complaint."""
+    np.save("bands.npy", np.zeros((7, 9), np.float32))
+    np.save("cube.npy", np.zeros((1, 6, 9), np.float32))
+    np.save("empty.npy", np.zeros((6, 0), np.float32))
+    np.save("whole.npy", np.zeros((6, 9), np.int64))
+    np.save("nan.npy", np.full((6, 9), np.nan, np.float32))
+    np.save("pickle.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with (work / "archive.npy").open("wb") as file:
+        np.savez(file, a=np.zeros((6, 9)))
+    (work / "cut.npy").write_bytes((work / "one.npy").read_bytes()[:-8])
+    (work / "nothing.npy").write_bytes(b"")
+    (work / "text.npy").write_text("not an array")
+    (work / "text.wav").write_text("not a recording")
+    (work / "song.mp3").write_text("")
+    (work / "void").mkdir()
+    soundfile.write("short.wav", np.zeros(20), RATE)
+    return {
+        "bands.npy": "found shape (7, 9), expected a float array of shape (6, F) or (F, 6)",
+        "cube.npy": "found shape (1, 6, 9)",
+        "empty.npy": "found shape (6, 0)",
+        "whole.npy": "found dtype int64",
+        "nan.npy": "found NaN or infinite values",
+        "pickle.npy": "truncated or foreign",
+        "archive.npy": "an archive of arrays",
+        "cut.npy": "truncated or foreign",
+        "nothing.npy": "an empty file",
+        "text.npy": "truncated or foreign",
+        "text.wav": "unreadable",
+        "song.mp3": "found suffix '.mp3'",
+        "void": "a folder without such files",
+        "absent.npy": "no such file",
+        "absent.wav": "no such file",
+        "short.wav": "found 20 samples at 8000 Hz, expected at least 32",
+    }
+
+
+def test_every_bad_item_has_its_line_and_the_rest_is_done(runs, work, capsys):
+    bad = make_bad(work)
+    assert run(runs, "one.npy", *bad, "two.npy") == 1
+    lines = capsys.readouterr().err.splitlines()
+    taken = {"text.wav", "absent.wav"}  # their names were claimed by the .npy of the same stem
+    for name, words in bad.items():
+        (line,) = [line for line in lines if line.startswith(f"distill-synthesize: {name}: ")]
+        assert ("taken by" if name in taken else words) in line
+    assert len(lines) == len(bad)
+    assert sorted(path.name for path in (work / "out").iterdir()) == ["one.wav", "two.wav"]
+
+
+def test_an_item_that_fails_alone_is_status_two(runs, work, capsys):
+    for name, words in make_bad(work).items():
+        assert run(runs, name) == 2
+        error = capsys.readouterr().err
+        assert len(error.splitlines()) == 1
+        assert name in error
+        assert words in error
+
+
+def test_two_inputs_of_one_stem(runs, work, capsys):
+    np.save("speech.npy", np.load("one.npy"))
+    assert run(runs, "speech.npy", "speech.wav") == 1
+    assert "speech.wav: found the output name speech.wav taken by speech.npy" in capsys.readouterr().err
+    assert len(read("out/speech.wav")) == 3 * AUDIO.hop_length
+
+
+def test_existing_outputs_are_kept_unless_told(runs, work, capsys):
+    (work / "out").mkdir()
+    (work / "out" / "one.wav").write_text("precious")
+    assert run(runs, "one.npy") == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (work / "out" / "one.wav").read_text() == "precious"
+    assert run(runs, "one.npy", "--overwrite") == 0
+    assert len(read("out/one.wav")) == 3 * AUDIO.hop_length
+
+
+def test_no_input_is_ever_written_over(runs, work, capsys):
+    before = (work / "speech.wav").read_bytes()
+    np.save("speech.npy", np.load("one.npy"))
+    assert run(runs, "speech.wav", "--overwrite", out=".") == 2
+    assert "among the inputs" in capsys.readouterr().err
+    assert run(runs, "speech.npy", "speech.wav", "--overwrite", out=".") == 2
+    assert (work / "speech.wav").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--temperature", "-1"], "--temperature: found -1.0"),
+        (["--seed", "-1"], "--seed: found -1"),
+        (["--device", "abacus"], "abacus"),
+        (["--method", "cached"], "--method: found 'cached'"),
+        (["--method", "quick"], "invalid choice"),
+        (["--speaker", "0"], "--speaker: found 0"),
+        (["--out", "one.npy"], "--out: found 'one.npy', expected a folder"),
+        (["--colour", "red"], "colour"),
+    ],
+)
+def test_mistakes_in_the_command(runs, work, capsys, arguments, message):
+    assert main([str(runs / "student"), "one.npy", "--out", "out", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not (work / "out").exists()
+
+
+def test_no_gpu_is_one_line(runs, work, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert run(runs, "one.npy", "--device", "cuda") == 2
+    assert "without a usable GPU" in capsys.readouterr().err
+
+
+def test_no_checkpoint_is_one_line(work, capsys):
+    assert main(["absent", "one.npy", "--out", "out"]) == 2
+    assert capsys.readouterr().err.startswith("distill-synthesize: absent: found no such file")
+
+
+def test_a_model_of_several_voices_needs_one(runs, work, capsys):
+    assert run(runs, "one.npy", net="voices") == 2
+    assert "--speaker: found None, expected 0 to 2" in capsys.readouterr().err
+    assert run(runs, "one.npy", "--speaker", "3", net="voices") == 2
+    assert run(runs, "one.npy", "--speaker", "0", net="voices", out="a") == 0
+    assert run(runs, "one.npy", "--speaker", "2", net="voices", out="b") == 0
+    assert (read("a/one.wav") != read("b/one.wav")).any()
+
+
+def test_a_full_disk_stops_the_batch(runs, work, capsys, monkeypatch):
+    def full(path, *_):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(synthesize, "write_audio", full)
+    assert run(runs, "one.npy", "two.npy") == 2
+    error = capsys.readouterr().err
+    assert "No space left on device: 'out/one.wav'" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_odd_inputs_are_done_and_said(runs, work, capsys):
+    np.save("decibels.npy", np.full((6, 4), -60.0))
+    soundfile.write("silence.wav", np.zeros(64), RATE)
+    soundfile.write("stereo.wav", np.full((64, 2), 0.1), 2 * RATE)
+    assert run(runs, "decibels.npy", "silence.wav", "stereo.wav") == 0
+    error = capsys.readouterr().err
+    assert "decibels.npy: values from -60.0 to -60.0" in error
+    assert "silence.wav: silent from end to end" in error
+    assert "stereo.wav: stereo mixed down" in error
+    assert "stereo.wav: resampled 16000 -> 8000 Hz" in error
+
+
+def test_clipped_samples_are_counted(runs, work, capsys):
+    assert run(runs, "one.npy", "--temperature", "1000") == 0
+    over = (np.abs(read("out/one.wav").astype(int)) >= 32767).sum()
+    assert over > 0
+    assert f"out/one.wav: {over} of 48 samples beyond full scale were clipped" in capsys.readouterr().err

@@ -1,0 +1,61 @@
+"""Timing: the order of the rounds, what the clocks count, and what the memory figure sees and forgets."""
+
+import time
+
+import numpy as np
+import pytest
+
+from distill.machine import ceilings, describe
+from distill.timing import measure, peak_memory_mb
+
+
+def test_rounds_are_interleaved_after_one_warm_up_of_each():
+    order = []
+    measure({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
+    assert order == ["a", "b"] * 4
+
+
+def test_sleep_is_wall_time_and_work_is_processor_time():
+    def work():
+        end = time.process_time() + 0.05
+        while time.process_time() < end:
+            pass
+
+    timing = measure({"sleep": lambda: time.sleep(0.05), "work": work}, 3)
+    assert timing["sleep"].median_wall >= 0.05
+    assert timing["sleep"].median_cpu < 0.02
+    assert timing["work"].median_cpu >= 0.05
+    assert len(timing["work"].wall) == len(timing["work"].cpu) == 3
+
+
+def test_one_slow_round_does_not_move_the_median():
+    pauses = iter([0, 0.001, 0.2, 0.001])
+    timing = measure({"uneven": lambda: time.sleep(next(pauses))}, 3)["uneven"]
+    assert timing.median_wall < 0.1 < max(timing.wall)
+
+
+def test_peak_memory_sees_what_a_run_frees_and_forgets_the_run_before():
+    def hold(megabytes):
+        return lambda: np.ones(megabytes * 1_000_000, dtype=np.uint8).sum()
+
+    before = peak_memory_mb(lambda: None)
+    if before is None:
+        pytest.skip("this system keeps no peak that can be reset")
+    large, after = peak_memory_mb(hold(200)), peak_memory_mb(lambda: None)
+    assert 190 < large - before < 260
+    assert abs(after - before) < 40
+
+
+def test_ceilings_are_positive_and_a_matrix_product_is_the_fastest_arithmetic():
+    found = ceilings("cpu", seconds=0.05)
+    assert found.keys() == {"gemm_gflops", "gemv_gflops", "copy_gb_per_s"}
+    assert found["gemm_gflops"] > found["gemv_gflops"] > 0
+    assert found["copy_gb_per_s"] > 0
+
+
+def test_the_machine_is_named():
+    found = describe("cpu")
+    assert found["cpu"]
+    assert 1 <= found["usable_cores"] <= found["cores"]
+    assert found["torch"].startswith("2.")
+    assert "gpu" not in found
