@@ -22,9 +22,9 @@ from distill.synthesize import read_mel
 from distill.timing import Timing, measure
 from wavenet.config import parse_arguments, require
 from wavenet.data import load_clip, open_corpus
+from wavenet.device import resolve_device
 from wavenet.errors import DONE, UserError, command
 from wavenet.teacher import SAMPLERS, Teacher
-from wavenet.device import resolve_device
 
 PARALLEL = "parallel"
 METHODS = ("naive", "cached", PARALLEL)
@@ -34,7 +34,7 @@ _USUAL: dict[str, Any] = {"seconds": 1.0, "repeats": 5, "naive_seconds": 0.05}
 
 
 class Contestant(NamedTuple):
-    """One row to be: net and method by name, frames to make, the audio of each of the batch [s], and the run."""
+    """One row to be: net and method by name, seconds of audio of each of the batch, samples of all, and the run."""
 
     net: str
     method: str

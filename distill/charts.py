@@ -39,13 +39,14 @@ def draw_bars(path: Path, bars: Sequence[Bar], title: str, unit: str, line: tupl
     lowest, highest = min(bar.low for bar in bars), max(bar.high for bar in bars)
     if line is not None:
         lowest, highest = min(lowest, line[1]), max(highest, line[1])
-        axes.axvline(line[1], color="#b04030", linestyle="--", linewidth=1, label=line[0])
-        axes.legend(loc="lower right", frameon=False)
+        axes.axvline(line[1], color="#b04030", linestyle="--", linewidth=1)
+        above_bars = axes.get_xaxis_transform()
+        axes.text(line[1], 1.0, line[0], transform=above_bars, color="#b04030", va="bottom", ha="center")
     axes.set_xlim(lowest / 3, highest * 4)
     axes.set_yticks(places, [bar.label for bar in bars])
     axes.invert_yaxis()
     axes.set_xlabel(unit)
-    axes.set_title(title)
+    axes.set_title(title, pad=18)
     axes.spines[["top", "right"]].set_visible(False)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

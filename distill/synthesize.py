@@ -20,10 +20,10 @@ from tqdm import tqdm
 from distill import models
 from wavenet.audio import AUDIO_SUFFIXES, read_audio, write_audio
 from wavenet.config import AudioConfig, parse_arguments, require
+from wavenet.device import resolve_device
 from wavenet.errors import DONE, SOME_FAILED, USER_MISTAKE, UserError, command
 from wavenet.features import LogMel
 from wavenet.teacher import SAMPLERS, Teacher
-from wavenet.device import resolve_device
 
 MEL_SUFFIX = ".npy"
 _SUFFIXES = (*AUDIO_SUFFIXES, MEL_SUFFIX)
@@ -184,10 +184,8 @@ def _expand(inputs: Sequence[str]) -> Iterator[Path]:
     """Folders become the files in them that can be read, sorted; an empty one stays, to fail under its own name."""
     for name in inputs:
         path = Path(name)
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES) if path.is_dir() else []
-        yield from (p for p in inside if not p.name.startswith("."))
-        if not inside:
-            yield path
+        inside = sorted(path.iterdir()) if path.is_dir() else []
+        yield from [p for p in inside if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".")] or [path]
 
 
 def _settings(model: Any, method: str | None, speaker: int | None) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from distill.synthesize import load_mel, main
 from tests.conftest import AUDIO, random_mel, random_wav, small_student, small_teacher
 from wavenet import checkpoint
 from wavenet.config import to_dict
-from wavenet.errors import UserError
 
 RATE = AUDIO.sample_rate
 
@@ -32,7 +31,7 @@ def runs(tmp_path_factory):
     return place
 
 
-@pytest.fixture()
+@pytest.fixture
 def work(tmp_path, monkeypatch):
     """An empty folder to work in, with a recording of 4 frames and a bit, and two mels."""
     monkeypatch.chdir(tmp_path)
@@ -132,6 +131,7 @@ def make_bad(work):
     (work / "text.wav").write_text("not a recording")
     (work / "song.mp3").write_text("")
     (work / "void").mkdir()
+    (work / "void" / ".hidden.npy").write_bytes((work / "one.npy").read_bytes())
     soundfile.write("short.wav", np.zeros(20), RATE)
     return {
         "bands.npy": "found shape (7, 9), expected a float array of shape (6, F) or (F, 6)",
