@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import sys
@@ -19,7 +18,7 @@ from distill.charts import Bar, draw_bars
 from distill.evaluate import load_systems, write_json
 from distill.machine import ceilings, describe
 from distill.synthesize import read_mel
-from distill.timing import Timing, measure
+from distill.timing import Timing, conditions, measure
 from wavenet.config import parse_arguments, require
 from wavenet.data import load_clip, open_corpus
 from wavenet.device import resolve_device
@@ -73,7 +72,7 @@ def benchmark(
         require(0 < value < math.inf, name, value, "a positive number of seconds")
     for name, count in {"repeats": repeats, "threads": threads, "batch": batch}.items():
         require(count > 0, name, count, "at least 1")
-    with _settings(threads):
+    with conditions(threads):
         machine, nets, limits = describe(device), [_net(*item) for item in models.items()], ceilings(device)
         for line in _header(machine, nets, limits, threads):
             announce(line)
@@ -179,19 +178,6 @@ def _check(nets: Mapping[str, nn.Module], mel: Tensor, methods: Sequence[str], d
         require(where == torch.device(device).type, name, f"weights on {where}", f"weights on {device}")
     fits = mel.dim() == 3 and mel.shape[:2] == (1, reference.n_mels) and mel.shape[2] > 0
     require(fits, "mel", tuple(mel.shape), f"shape (1, {reference.n_mels}, F) with F > 0")
-
-
-@contextlib.contextmanager
-def _settings(threads: int) -> Iterator[None]:
-    """The threads asked for, and plain float32 on a GPU: TF32 would make the contestants compute different numbers."""
-    before, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
-    torch.set_num_threads(threads)
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        torch.backends.cudnn.allow_tf32 = tf32
 
 
 def _methods_of(model: nn.Module, methods: Sequence[str]) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -75,6 +76,19 @@ def peak_memory_mb(run: Callable[[], object], device: torch.device | str = "cpu"
     reset = _reset_peak()
     run()
     return _peak() if reset else None
+
+
+@contextlib.contextmanager
+def conditions(threads: int) -> Iterator[None]:
+    """The threads asked for, and plain float32 on a GPU: TF32 would make the contestants compute different numbers."""
+    before, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.backends.cudnn.allow_tf32 = tf32
 
 
 def synchronize(device: torch.device) -> None:
