@@ -85,7 +85,6 @@ def train_student(
         loss=distillation.loss,
         validate=validate,
         progress="kl/kl",
-        context=distillation.start,
         record={
             "model": to_dict(model_config),
             "objective": to_dict(objective),

@@ -1,6 +1,7 @@
 """A checkpoint's path alone gives the same output; whatever is wrong with a file is one line that names it."""
 
 import errno
+import os
 import pathlib
 import re
 
@@ -50,12 +51,12 @@ def test_averaged_weights_are_used_where_there_are_any(tmp_path):
     assert all(torch.equal(loaded[name], average[name]) for name in average)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.3, 0.5, 0.9, 0.999, 1.0])
 def test_truncated_file_is_named(tmp_path, share):
     path = tmp_path / "checkpoint.pt"
     save(path, small_teacher())
     whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
+    path.write_bytes(whole[: min(int(share * len(whole)), len(whole) - 1)])
     with pytest.raises(UserError, match=re.escape(f"{path}: found a truncated or foreign file")):
         models.load(tmp_path)
 
@@ -64,11 +65,15 @@ def test_foreign_files_and_folders_are_named(tmp_path):
     (tmp_path / "song.wav").write_bytes(b"RIFF....")
     torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
     torch.save({"format": "wavenet-distillation", "version": 99}, tmp_path / "newer.pt")
+    torch.save({"format": "wavenet-distillation"}, tmp_path / "versionless.pt")
+    torch.save({"format": "wavenet-distillation", "version": 1, "kind": "teacher", "step": 3}, tmp_path / "part.pt")
     cases = {
         "nowhere": "found no such file",
         "song.wav": "found a truncated or foreign file",
         "other.pt": "found another program's file",
         "newer.pt": "found checkpoint version 99, expected 1 or older",
+        "versionless.pt": "found checkpoint version None, expected 1 or older",
+        "part.pt": "found no config, model_state, ema_state, optimizer_state, extra in it",
         ".": "found a folder without checkpoint.pt",
     }
     for name, message in cases.items():
@@ -107,12 +112,30 @@ def test_full_disk_leaves_the_previous_checkpoint_and_no_litter(tmp_path, monkey
     save(path, small_teacher())
     before = path.read_bytes()
 
-    def full(stored, file):
-        file.write(b"half of it")
+    def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device; not saved.*checkpoint\.pt") as caught:
         save(path, small_student(), "student")
+    assert caught.value.errno == errno.ENOSPC
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_write_that_the_system_cuts_short_says_why(tmp_path):
+    """A limit on the size of files: the write fails half-way, as it does on a full disk."""
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "checkpoint.pt"
+    save(path, small_teacher())
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    large = torch.nn.Linear(500, 500)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="not saved") as caught:
+            checkpoint.save(path, kind="teacher", config={}, model_state=large.state_dict())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint.pt"]

@@ -6,6 +6,7 @@ Read with torch's restricted unpickler (weights_only), so that loading a strange
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ def save(
 ) -> None:
     """Write atomically: a temporary file in the same folder, flushed to disk, then renamed over the old one.
 
-    Raises OSError (a full disk, no permission); the previous file is then untouched and nothing half-written stays.
+    Raises OSError, naming the file (a full disk, no permission); the previous file is then untouched and nothing
+    half-written stays.
     """
     path = Path(path)
     stored = {
@@ -61,15 +63,19 @@ def save(
         "step": step,
         "extra": extra or {},
     }
+    # Through memory: torch's writer reports a full disk as an error of its own that does not say so.
+    content = io.BytesIO()
+    torch.save(stored, content)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            torch.save(stored, file)
+            file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except RuntimeError as error:  # torch's writer reports a failed write as this
-        raise OSError(f"{path}: cannot be written ({' '.join(str(error).split())[:120]})") from None
+    except OSError as error:
+        reason = f"{error.strerror}; not saved, the checkpoint before it (if any) is whole"
+        raise OSError(error.errno, reason, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -88,13 +94,20 @@ def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu")
         raise UserError(f"{path}: found no such file, expected a run folder or a checkpoint file")
     try:
         stored = torch.load(path, map_location=map_location, weights_only=True)
+    except PermissionError:
+        raise
     except Exception:  # bytes that are no checkpoint make the unpickler raise anything, IndexError and KeyError too
         raise UserError(f"{path}: found a truncated or foreign file, expected a checkpoint of this project") from None
     if not isinstance(stored, dict) or stored.get("format") != _FORMAT:
         raise UserError(f"{path}: found another program's file, expected a checkpoint of this project")
-    if stored["version"] > VERSION:
-        raise UserError(f"{path}: found checkpoint version {stored['version']}, expected {VERSION} or older")
-    return Checkpoint(**{field.name: stored[field.name] for field in dataclasses.fields(Checkpoint)})
+    version = stored.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise UserError(f"{path}: found checkpoint version {version}, expected {VERSION} or older")
+    names = [field.name for field in dataclasses.fields(Checkpoint)]
+    missing = [name for name in names if name not in stored]
+    if missing:
+        raise UserError(f"{path}: found no {', '.join(missing)} in it, expected a whole checkpoint of this project")
+    return Checkpoint(**{name: stored[name] for name in names})
 
 
 def weights(checkpoint: Checkpoint) -> dict[str, Tensor]:

@@ -42,6 +42,8 @@ class Run:
         self.notes: list[str] = []
         self._writer: SummaryWriter | None = None
         record = to_dict({"kind": kind, **record})
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder}: found a file, expected a new or empty folder, or a run")
         if (folder / CONFIG).is_file():
             self._compare(record)
         elif folder.is_dir() and any(folder.iterdir()):
@@ -56,14 +58,18 @@ class Run:
         """Where the latest checkpoint is."""
         return self.folder / checkpoint.FILE_NAME
 
-    def resume(self, map_location: str) -> checkpoint.Checkpoint | None:
-        """The latest checkpoint, or None for a new run; drops what was logged after it."""
-        stored = checkpoint.load(self.checkpoint_path, map_location) if self.checkpoint_path.is_file() else None
+    def resume(self) -> checkpoint.Checkpoint | None:
+        """The latest checkpoint (on the CPU), or None for a new run; drops what was logged after it."""
+        stored = checkpoint.load(self.checkpoint_path) if self.checkpoint_path.is_file() else None
         step = stored.step if stored else 0
+        for half_written in self.folder.glob(f".{checkpoint.FILE_NAME}.*.tmp"):  # by a process that was killed
+            half_written.unlink(missing_ok=True)
         metrics = self.folder / METRICS
         if metrics.is_file():
             kept = [line for line in metrics.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
-            metrics.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            temporary = self.folder / f".{METRICS}.tmp"
+            temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            temporary.replace(metrics)
         return stored
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
@@ -77,7 +83,8 @@ class Run:
     def sounds(self, step: int, audio: dict[str, Tensor], sample_rate: int) -> None:
         """Log audio (T,) as sound and as spectrogram picture."""
         for name, wav in audio.items():
-            wav = wav.detach().float().cpu()
+            # A model that diverged may say NaN: logged as silence or full scale, for the run must go on.
+            wav = wav.detach().float().cpu().nan_to_num(0.0, 1.0, -1.0)
             writer = self._tensorboard(step)
             # TensorBoard wants [-1, 1]; the picture and every metric are made of the signal itself.
             writer.add_audio(f"audio/{name}", wav.clamp(-1, 1)[None], step, sample_rate)
@@ -97,20 +104,24 @@ class Run:
         return self._writer
 
     def _compare(self, record: dict[str, Any]) -> None:
-        found = _flat(yaml.safe_load((self.folder / CONFIG).read_text(encoding="utf-8")) or {})
-        wanted = _flat(record)
-        for name in sorted(found.keys() | wanted.keys()):
-            before, now = found.get(name), wanted.get(name)
-            if before == now:
-                continue
-            if name not in _FREE:
-                raise UserError(
-                    f"{self.folder}: found a run with {name} = {before}, expected {now}; choose another --out"
-                )
-            if name == "train.steps" and wanted.get("train.schedule") in ("cosine", "linear"):
-                self.notes.append(
-                    f"train.steps {before} -> {now}: the {wanted['train.schedule']} schedule is stretched"
-                )
+        found, wanted = _flat(_read_config(self.folder / CONFIG)), _flat(record)
+        changed = [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]
+        others = [f"{name} = {found.get(name)}, expected {wanted.get(name)}" for name in changed if name not in _FREE]
+        if others:
+            raise UserError(f"{self.folder}: found a run with {'; '.join(others)}; choose another --out")
+        if "train.steps" in changed and wanted.get("train.schedule") in ("cosine", "linear"):
+            before, now = found.get("train.steps"), wanted.get("train.steps")
+            self.notes.append(f"train.steps {before} -> {now}: the {wanted['train.schedule']} schedule is stretched")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        values = None
+    if not isinstance(values, dict) or "kind" not in values:
+        raise UserError(f"{path}: found no configuration of a run, expected a new or empty folder, or a run")
+    return values
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

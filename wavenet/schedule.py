@@ -8,7 +8,11 @@ from wavenet.config import TrainConfig
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Learning rate of step 0, 1, ...: linear warm-up, a flat share, then the named decay down to final_ratio."""
+    """Learning rate of step 0, 1, ...: linear warm-up times the named schedule.
+
+    cosine and linear are flat for the share `flat` of the steps, then fall to final_ratio at config.steps; halving
+    halves every halve_every steps; constant does not fall.
+    """
     return config.lr * _warmup(config, step) * _decay(config, step)
 
 
@@ -21,6 +25,6 @@ def _decay(config: TrainConfig, step: int) -> float:
         return 1.0
     if config.schedule == "halving":
         return 0.5 ** (step // config.halve_every)
-    progress = max(0.0, (step / config.steps - config.flat) / (1 - config.flat))
+    progress = min(1.0, max(0.0, (step / config.steps - config.flat) / (1 - config.flat)))
     shape = 1 - progress if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
     return config.final_ratio + (1 - config.final_ratio) * shape

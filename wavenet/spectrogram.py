@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 _RANGE_DB = 80.0
-# Dark to light in equal steps of lightness, so that equal steps of dB look equal.
+# Dark to light in equal steps of CIE lightness (12.2 each), so that equal steps of dB look equal.
 _COLOURS = np.array(
     [
         [0, 0, 4],
-        [28, 16, 68],
-        [79, 18, 123],
-        [129, 37, 129],
-        [181, 54, 122],
-        [229, 80, 100],
-        [251, 135, 97],
-        [254, 194, 135],
+        [35, 23, 74],
+        [85, 27, 128],
+        [137, 50, 137],
+        [189, 75, 136],
+        [233, 108, 125],
+        [252, 156, 125],
+        [254, 205, 157],
         [252, 253, 191],
     ],
     dtype=np.float64,
@@ -41,7 +41,11 @@ def decibels(wav: Tensor, n_fft: int, hop_length: int) -> Tensor:
 
 
 def picture(wav: Tensor, sample_rate: int, height: int = 256) -> npt.NDArray[np.uint8]:
-    """wav (T,) -> (height, frames, 3) uint8: from the loudest bin, light, 80 dB down to dark; low at the bottom."""
+    """wav (T,) -> (height, frames, 3) uint8: from the loudest bin, light, 80 dB down to dark; low at the bottom.
+
+    Samples that are NaN or infinite count as 0: the picture of a model that diverged is still a picture.
+    """
+    wav = wav.detach().float().cpu().nan_to_num(0.0, 0.0, 0.0)
     n_fft = max(64, 2 ** round(np.log2(0.04 * sample_rate)))
     level = decibels(wav, n_fft, max(1, n_fft // 8)).numpy()
     shade = np.clip(1 + (level - max(level.max(), -100.0)) / _RANGE_DB, 0, 1)

@@ -15,7 +15,7 @@ from wavenet import checkpoint
 from wavenet.config import AudioConfig, DataConfig, TeacherConfig, TrainConfig, from_dict, parse_arguments, to_dict
 from wavenet.data import Corpus, CropDataset, load_clip, open_corpus
 from wavenet.errors import UserError, command
-from wavenet.likelihood import first_scored, held_out, likelihood_loss, speaker_index
+from wavenet.likelihood import held_out, likelihood_loss, speaker_index
 from wavenet.statistics import corpus_statistics
 from wavenet.teacher import Teacher
 from wavenet.trainer import Task, Validation, train
@@ -56,7 +56,6 @@ def train_teacher(model_config: TeacherConfig, data: DataConfig, config: TrainCo
         loss=likelihood_loss,
         validate=validate,
         progress="nll",
-        context=first_scored(model.receptive_field, config.crop_length),
         record={"model": to_dict(model_config), "data": to_dict(data), "train": to_dict(config)},
     )
     return train(task, config, batches, data.workers, run)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import signal
 import sys
 import time
@@ -47,7 +48,7 @@ class Task:
     """What is trained: model, loss, validation, and what its checkpoint and configuration record say.
 
     loss(model, batch, generator) -> {"loss": scalar, other named scalars to log}. validate(average model in eval mode).
-    progress: the scalar that the bar shows in nats/sample. context: samples of a crop that carry no loss.
+    progress: the scalar that the bar shows in nats/sample.
     """
 
     kind: str
@@ -56,7 +57,6 @@ class Task:
     loss: Callable[[nn.Module, Any, torch.Generator], dict[str, Tensor]]
     validate: Callable[[nn.Module], Validation]
     progress: str = "nll"
-    context: int = 0
     record: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -65,33 +65,34 @@ def train(task: Task, config: TrainConfig, batches: Dataset[Any], workers: int, 
 
     Raises UserError when the folder holds another run, or when config.bad_steps steps in a row were not finite.
     """
+    device = torch.device(resolve_device(config.device))
     threads = torch.get_num_threads()
     if config.threads:
         torch.set_num_threads(config.threads)
     try:
-        return _Loop(task, config, Run(run, task.kind, task.record)).run(batches, workers)
+        return _Loop(task, config, device, Run(run, task.kind, task.record)).run(batches, workers)
     finally:
         torch.set_num_threads(threads)
 
 
 class _Loop:
-    def __init__(self, task: Task, config: TrainConfig, run: Run) -> None:
-        self.task, self.config, self.run_folder = task, config, run
-        self.device = torch.device(resolve_device(config.device))
+    def __init__(self, task: Task, config: TrainConfig, device: torch.device, run: Run) -> None:
+        self.task, self.config, self.device, self.run_folder = task, config, device, run
         self.model = task.model.to(self.device).train()
         optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
         self.optimizer = optimizer(self.model.parameters(), config.lr, config.betas, weight_decay=config.weight_decay)
         self.average = self._averaged() if config.ema_decay else None
         self.step, self.bad_in_a_row, self.skipped = 0, 0, 0
         self.interrupted = False
+        self.paused = 0.0  # seconds of validation, which do not count as training speed
         self._resume()
 
     def run(self, batches: Dataset[Any], workers: int) -> int:
-        for note in self.run_folder.notes:
-            print(note, file=sys.stderr)
         if self.step >= self.config.steps:
             print(f"{self.run_folder.folder}: already at step {self.step} of {self.config.steps}", file=sys.stderr)
             return DONE
+        for note in self.run_folder.notes:
+            print(note, file=sys.stderr)
         with self._signals():
             try:
                 self._train(batches, workers)
@@ -109,24 +110,21 @@ class _Loop:
             batch_size=None,
             sampler=range(self.step, self.config.steps),
             num_workers=workers,
-            worker_init_fn=_leave_interrupts_to_the_loop,
+            worker_init_fn=_leave_signals_to_the_loop,
         )
-        sums: dict[str, float] = {}
-        count, began, done_before = 0, time.monotonic(), self.step
+        window: list[dict[str, float]] = []
+        began, done_before = time.monotonic(), self.step
         interval = 0.2 if sys.stderr.isatty() else _QUIET_INTERVAL
         with tqdm(
             total=self.config.steps, initial=self.step, unit="step", mininterval=interval, dynamic_ncols=True
         ) as bar:
             for batch in loader:
-                terms = self._update(_moved(batch, self.device))
-                for name, value in terms.items():
-                    sums[name] = sums.get(name, 0.0) + value
-                count += 1
+                window.append(self._update(_moved(batch, self.device)))
                 if self.step % self.config.log_every == 0 or self.step == self.config.steps:
                     samples = (self.step - done_before) * self.config.batch_size * self.config.crop_length
-                    speed = samples / (time.monotonic() - began)
-                    self._log({name: value / count for name, value in sums.items()}, speed, bar)
-                    sums, count = {}, 0
+                    speed = samples / (time.monotonic() - began - self.paused)
+                    self._log(_means(window) | {"train/skipped_steps": float(window.count({}))}, speed, bar)
+                    window = []
                 bar.update()
                 finished = self.step == self.config.steps
                 if finished or self.step % self.config.checkpoint_every == 0:
@@ -138,7 +136,10 @@ class _Loop:
                     return
 
     def _update(self, batch: Any) -> dict[str, float]:
-        """One step of optimiser and average, or none where loss or gradient is not finite. Returns the scalars."""
+        """One step of optimiser and average. Returns the scalars, or {} when skipped: loss or gradient not finite.
+
+        Other scalars may be NaN: they are logged, and stop nothing.
+        """
         rate = learning_rate(self.config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -151,10 +152,9 @@ class _Loop:
         scalars = {name: float(value.detach()) for name, value in terms.items()}
         scalars |= {"grad/norm": float(norm), "train/learning_rate": rate}
         self.step += 1
-        strange = [name for name, value in scalars.items() if not abs(value) < float("inf")]
-        if strange:
-            self._skip(strange)
-            return {"train/skipped_steps": 1.0}
+        if not (math.isfinite(scalars["loss"]) and math.isfinite(scalars["grad/norm"])):
+            self._skip([name for name, value in scalars.items() if not math.isfinite(value)])
+            return {}
         self.bad_in_a_row = 0
         self.optimizer.step()
         if self.average is not None:
@@ -168,7 +168,8 @@ class _Loop:
             self._save()
             raise UserError(
                 f"{self.run_folder.folder}: found {', '.join(strange)} not finite {self.bad_in_a_row} steps running, "
-                f"at step {self.step}, expected finite numbers; saved. Try a lower train.lr or train.clip_norm"
+                f"at step {self.step}, expected finite numbers; saved. Try a new run with a lower train.lr or "
+                "train.clip_norm, or with train.autocast none"
             )
 
     def _log(self, scalars: dict[str, float], speed: float, bar: tqdm[Any]) -> None:
@@ -182,10 +183,12 @@ class _Loop:
 
     def _validate(self) -> None:
         average = self.average.module if self.average is not None else self.model
+        began = time.monotonic()
         average.eval()
         with torch.no_grad():
             found = self.task.validate(average)
         self.model.train()
+        self.paused += time.monotonic() - began
         self.run_folder.scalars(self.step, {f"validation/{name}": value for name, value in found.scalars.items()})
         self.run_folder.sounds(self.step, found.audio, found.sample_rate)
 
@@ -207,7 +210,7 @@ class _Loop:
         )
 
     def _resume(self) -> None:
-        stored = self.run_folder.resume(str(self.device))
+        stored = self.run_folder.resume()
         if stored is None:
             return
         if stored.kind != self.task.kind:
@@ -251,12 +254,30 @@ class _Loop:
 
 
 def _moved(batch: Any, device: torch.device) -> Any:
-    return type(batch)(*(item.to(device, non_blocking=True) if isinstance(item, Tensor) else item for item in batch))
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {name: _moved(item, device) for name, item in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        items = [_moved(item, device) for item in batch]
+        return type(batch)(*items) if hasattr(batch, "_fields") else type(batch)(items)
+    return batch
 
 
-def _leave_interrupts_to_the_loop(worker: int) -> None:
-    # Ctrl-C reaches the whole process group; the loop needs its workers to end the step.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _means(window: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of every scalar over the steps that have it."""
+    values: dict[str, list[float]] = {}
+    for scalars in window:
+        for name, value in scalars.items():
+            values.setdefault(name, []).append(value)
+    return {name: sum(found) / len(found) for name, found in values.items()}
+
+
+def _leave_signals_to_the_loop(worker: int) -> None:
+    # Ctrl-C, and a scheduler's SIGTERM, reach the whole process group; the loop needs its workers to end the step.
+    # They end when it tells them to, or when it is gone.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _seed(seed: int, step: int) -> int:
