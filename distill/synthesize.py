@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 import zlib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tokenize import TokenError
@@ -35,6 +37,7 @@ _SILENT_NATS = 1e-3  # above the clamp
 def main(argv: Sequence[str] | None = None) -> int:
     """CHECKPOINT INPUT... --out DIR: every recording, mel, or folder of them, through a model into DIR/<stem>.wav.
 
+    Folders are searched to the bottom. Inputs of one stem keep the folders that differ: DIR/<folder>/<stem>.wav.
     Exit status: 0 all done, 1 some inputs failed (a line each on stderr), 2 all failed or the command is mistaken.
     """
     arguments = parse_arguments(_parser(), argv)
@@ -45,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = _settings(model, arguments.method, arguments.speaker)
     out = Path(arguments.out)
     require(not out.exists() or out.is_dir(), "--out", arguments.out, "a folder")
-    items = list(_expand(arguments.inputs))
-    out.mkdir(parents=True, exist_ok=True)
+    items = list(_expand(arguments.inputs, out))
     batch = Batch(model, items, out, arguments.seed, arguments.temperature, settings, arguments.overwrite)
     failed = 0
     with tqdm(items, unit="file", disable=None if len(items) > 1 else True) as progress:
@@ -77,7 +79,8 @@ class Batch:
         self.model, self.out, self.overwrite = model, out, overwrite
         self.seed, self.temperature, self.settings = seed, temperature, settings or {}
         self._inputs = {item.resolve() for item in items}
-        self._taken: dict[str, Path] = {}
+        self._names = _names(items)
+        self._taken: dict[Path, Path] = {}
 
     def synthesize(self, item: Path) -> str:
         """One input to out/<stem>.wav; what to say about it. Notes and warnings go to stderr.
@@ -89,6 +92,7 @@ class Batch:
         mel, notes = read_mel(item, self.model)
         for note in notes:
             _complain(f"{item}: {note}")
+        self._make_place(item, target)
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {item.stem}".encode()))
         start = time.perf_counter()
         try:
@@ -106,10 +110,11 @@ class Batch:
         return f"{target}: {seconds:.2f} s of audio in {wall:.2f} s, {seconds / wall:.3g} x real time"
 
     def _claim(self, item: Path) -> Path:
-        target = self.out / f"{item.stem}.wav"
-        if first := self._taken.get(target.name):
-            raise UserError(f"{item}: found the output name {target.name} taken by {first}, expected different stems")
-        self._taken[target.name] = item
+        name = self._names[item]
+        target = self.out / name
+        if first := self._taken.get(name):
+            raise UserError(f"{item}: found the output name {name} taken by {first}, expected different stems")
+        self._taken[name] = item
         if target.resolve() in self._inputs:
             raise UserError(f"{item}: found its output {target} among the inputs, expected another --out")
         if target.is_dir():
@@ -117,6 +122,15 @@ class Batch:
         if target.exists() and not self.overwrite:
             raise UserError(f"{item}: found an existing {target}, expected none (--overwrite replaces it)")
         return target
+
+    def _make_place(self, item: Path, target: Path) -> None:
+        """Not before an input was read, so that a batch of bad ones leaves nothing; before the wait for the samples."""
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(f"{item}: found a file in the way of {target.parent}, expected a folder") from None
+        if target.parent != self.out:
+            _complain(f"{item}: goes to {target}, another input has its stem")
 
 
 def read_mel(path: Path, model: Any) -> tuple[Tensor, list[str]]:
@@ -180,12 +194,37 @@ def _whole_frames(path: Path, audio: AudioConfig) -> tuple[Tensor, list[str]]:
     return wav[: len(wav) - len(wav) % audio.hop_length], list(info.notes)
 
 
-def _expand(inputs: Sequence[str]) -> Iterator[Path]:
-    """Folders become the files in them that can be read, sorted; an empty one stays, to fail under its own name."""
+def _expand(inputs: Sequence[str], out: Path) -> Iterator[Path]:
+    """Folders become the files below them that can be read, sorted; an empty one stays, to fail under its own name."""
     for name in inputs:
         path = Path(name)
-        inside = sorted(path.iterdir()) if path.is_dir() else []
-        yield from [p for p in inside if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".")] or [path]
+        yield from (_inside(path, out) if path.is_dir() else []) or [path]
+
+
+def _inside(folder: Path, out: Path) -> list[Path]:
+    """Hidden files are no inputs; nor is what lies in `out` below the folder: an earlier run made it."""
+    made = out.resolve()
+    below = folder.resolve() in made.parents
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in _SUFFIXES
+        and not path.is_dir()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not (below and made in path.resolve().parents)
+    ]
+
+
+def _names(items: Sequence[Path]) -> dict[Path, Path]:
+    """Where each input goes in --out: <stem>.wav, in the folders below the one that all inputs of its stem share."""
+    folders = {item: os.path.dirname(os.path.abspath(item)) for item in items}
+    namesakes: dict[str, list[str]] = defaultdict(list)
+    for item, folder in folders.items():
+        namesakes[item.stem].append(folder)
+    return {
+        item: Path(folder).relative_to(os.path.commonpath(namesakes[item.stem])) / f"{item.stem}.wav"
+        for item, folder in folders.items()
+    }
 
 
 def _settings(model: Any, method: str | None, speaker: int | None) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def test_strata_cover_the_unit_interval_uniformly():
 
 def test_sequence_kl_estimate_matches_the_exact_log_ratio():
     """sum_t KL(p_s(x_t | z_<t) || p_t(x_t | x_<t)) and log p_s(x) - log p_t(x) have the same mean: KL(p_s || p_t)."""
-    student, teacher, rows = small_student(), small_teacher(), 1500
+    student, teacher, rows = small_student().requires_grad_(False), small_teacher().requires_grad_(False), 1500
     mel = random_mel(1, 2).expand(rows, -1, -1)
     generator = torch.Generator().manual_seed(0)
     sample = student(student.noise(mel, generator=generator), mel)

@@ -115,6 +115,47 @@ def test_a_folder_is_its_readable_files_in_order(runs, work, capsys):
     assert names == ["out/one", "out/speech", "out/two"]
 
 
+def test_folders_are_searched_to_the_bottom_and_never_read_back_their_own_output(runs, work):
+    (work / "deep" / "er").mkdir(parents=True)
+    (work / "deep" / ".cache").mkdir()
+    np.save("deep/er/three.npy", np.load("one.npy"))
+    np.save("deep/.cache/four.npy", np.load("one.npy"))
+    for _ in range(2):
+        assert run(runs, ".", "--overwrite", out="deep/out") == 0
+        made = {path.name for path in (work / "deep" / "out").rglob("*")}
+        assert made == {"one.wav", "speech.wav", "three.wav", "two.wav"}
+
+
+def test_inputs_of_one_stem_in_two_folders_keep_their_folders(runs, work, capsys):
+    for folder, seed in (("a", 1), ("b/c", 2)):
+        (work / "in" / folder).mkdir(parents=True)
+        np.save(f"in/{folder}/x.npy", random_mel(1, 3, seed=seed)[0].numpy())
+    np.save("in/alone.npy", np.load("one.npy"))
+    assert run(runs, "in") == 0
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 2
+    assert "in/a/x.npy: goes to out/a/x.wav, another input has its stem" in error[0]
+    assert "in/b/c/x.npy: goes to out/b/c/x.wav" in error[1]
+    made = {path.relative_to(work / "out").as_posix() for path in (work / "out").rglob("*.wav")}
+    assert made == {"alone.wav", "a/x.wav", "b/c/x.wav"}
+    # The noise is the stem's: alone and in company the same audio.
+    assert run(runs, "in/b/c/x.npy", out="single") == 0
+    assert (read("single/x.wav") == read("out/b/c/x.wav")).all()
+    assert (read("out/a/x.wav") != read("out/b/c/x.wav")).any()
+
+
+def test_a_file_in_the_way_of_a_folder_fails_one_item(runs, work, capsys):
+    for folder in ("a", "b"):
+        (work / "in" / folder).mkdir(parents=True)
+        np.save(f"in/{folder}/x.npy", np.load("one.npy"))
+    (work / "out").mkdir()
+    (work / "out" / "a").write_text("precious")
+    assert run(runs, "in") == 1
+    assert "in/a/x.npy: found a file in the way of out/a, expected a folder" in capsys.readouterr().err
+    assert (work / "out" / "a").read_text() == "precious"
+    assert len(read("out/b/x.wav")) == 3 * AUDIO.hop_length
+
+
 def make_bad(work):
     """Every input that cannot be read, by name, and words of its complaint."""
     np.save("bands.npy", np.zeros((7, 9), np.float32))
@@ -172,6 +213,7 @@ def test_an_item_that_fails_alone_is_status_two(runs, work, capsys):
         assert len(error.splitlines()) == 1
         assert name in error
         assert words in error
+        assert not (work / "out").exists()
 
 
 def test_two_inputs_of_one_stem(runs, work, capsys):
