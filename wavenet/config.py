@@ -119,6 +119,7 @@ class TeacherConfig:
     pre_emphasis: float = 0.9
     gain: float | None = None
     speakers: int = 0
+    speaker_names: list[str] = dataclasses.field(default_factory=list)
     speaker_channels: int = 16
 
     def __post_init__(self) -> None:
@@ -147,6 +148,7 @@ class StudentConfig:
     log_scale_range: tuple[float, float] = (-7.0, 5.0)
     warm_start: bool = True
     speakers: int = 0
+    speaker_names: list[str] = dataclasses.field(default_factory=list)
     speaker_channels: int = 16
 
     def __post_init__(self) -> None:
