@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 demo: environment
-	$(BIN)/python scripts/demo.py --out $(OUT)
+	$(BIN)/python scripts/demo.py --out "$(OUT)"
 
 lint: environment
 	$(BIN)/ruff check .

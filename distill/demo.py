@@ -23,11 +23,14 @@ from distill.benchmark import benchmark, markdown_table
 from distill.evaluate import NamedClip, evaluate
 from distill.report import write_report
 from wavenet.data import load_clip, open_corpus
-from wavenet.errors import UserError, command
+from wavenet.errors import DONE, INTERRUPTED, SOME_FAILED, UserError, command
+from wavenet.run import read_metrics
 from wavenet.train import main as train_teacher
 
 RECIPES = Path(__file__).resolve().parent.parent / "configs"
 STUDENT, KL_ONLY = "student", "student-kl-only"
+# The textbook student whispers at this size; the page says so, and the demo does not fail for it.
+PITCH = "pitch right on voiced frames"
 
 
 @command("demo")
@@ -57,7 +60,7 @@ class Demo:
         self.started = time.monotonic()
 
     def run(self) -> int:
-        """Every stage; a stage that was interrupted returns 130 and goes on next time."""
+        """Every stage. 130: interrupted, goes on next time. 1: a required figure missed, or a training failed."""
         self._say(1, "train a teacher: WaveNet, mixture of logistics, 8 kHz", "about 4 minutes")
         status = train_teacher(self._arguments("demo_teacher.yaml", "teacher", 0))
         if status:
@@ -91,7 +94,8 @@ class Demo:
             print(gate["line"])
         minutes = (time.monotonic() - self.started) / 60
         print(f"\nDone in {minutes:.1f} minutes. Look and listen: {page.resolve()}")
-        return 0
+        missed = not self.steps and any(gate["required"] and not gate["passed"] for gate in gates)
+        return SOME_FAILED if missed else DONE
 
     def _say(self, stage: int, what: str, duration: str) -> None:
         print(f"\n[{stage}/5] {what} ({duration})", flush=True)
@@ -116,11 +120,20 @@ class Demo:
         try:
             statuses = [process.wait() for process in processes]
         except KeyboardInterrupt:
-            statuses = [process.wait() for process in processes]  # the children got the signal too and save
-            return 130
-        if statuses[1] not in (0, 130):
-            print(f"the second student failed: see {self.out / KL_ONLY}.log", file=sys.stderr)
-        return max(statuses)
+            for process in processes:  # the children got the signal too, and save
+                process.wait()
+            return INTERRUPTED
+        finally:
+            for process in processes:
+                if process.poll() is None:
+                    process.terminate()
+                    process.wait()
+        for run, status in zip(runs, statuses, strict=True):
+            if status not in (DONE, INTERRUPTED):
+                where = "" if run == STUDENT else f": see {self.out / run}.log"
+                print(f"training {run} ended with status {status}{where}", file=sys.stderr)
+        # A child that was killed has a negative status.
+        return next((status if status > 0 else SOME_FAILED for status in statuses if status), DONE)
 
     def _evaluate(self) -> tuple[dict[str, Any], dict[str, str]]:
         teacher, student, alone = (models.load(self.out / run) for run in ("teacher", STUDENT, KL_ONLY))
@@ -143,8 +156,7 @@ class Demo:
         return benchmark(named, student.log_mel(wav), seconds=1.0, repeats=3, threads=1, naive_seconds=0.02)
 
     def _history(self, run: str) -> list[dict[str, float]]:
-        lines = (self.out / run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        return read_metrics(self.out / run)
 
     def _teacher_score(self) -> dict[str, float]:
         return [line for line in self._history("teacher") if "validation/nll" in line][-1]
@@ -168,7 +180,7 @@ class Demo:
 
 
 def check_gates(history: list[dict[str, float]], metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a healthy demo shows: [{"name", "found", "expected", "passed", "line"}]."""
+    """What a healthy demo shows: [{"name", "found", "expected", "passed", "required", "line"}]."""
     divergence = [line["kl/kl"] for line in history if "kl/kl" in line]
     mean = {name: system["mean"] for name, system in metrics["systems"].items()}
     mel, alone = mean[STUDENT]["mel_distance"], mean[KL_ONLY]["mel_distance"]
@@ -182,7 +194,7 @@ def check_gates(history: list[dict[str, float]], metrics: dict[str, Any]) -> lis
         ),
         ("student's mel distance", mel, "below 0.55 nats", mel < 0.55),
         ("student beats KL alone", mel, f"below {alone:.3f} nats, the KL-only student's", mel < alone),
-        ("pitch right on voiced frames", pitch, "at least 0.30, else the student is hoarse", pitch >= 0.30),
+        (PITCH, pitch, "at least 0.30, below that it is hoarse", pitch >= 0.30),
     ]
     return [
         {
@@ -190,6 +202,7 @@ def check_gates(history: list[dict[str, float]], metrics: dict[str, Any]) -> lis
             "found": value,
             "expected": expected,
             "passed": passed,
+            "required": name != PITCH,
             "line": f"{'reached' if passed else 'NOT reached'}: {name}: {value:.3f} (expected {expected})",
         }
         for name, value, expected, passed in found

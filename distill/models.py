@@ -31,9 +31,12 @@ def load(path: str | os.PathLike[str], device: str = "cpu") -> Any:
     if stored.kind not in KINDS:
         raise UserError(f"{path}: found a model of kind {stored.kind!r}, expected one of {', '.join(KINDS)}")
     config_class, model_class = KINDS[stored.kind]
-    model: nn.Module = model_class(from_dict(config_class, stored.config))
+    try:
+        model: nn.Module = model_class(from_dict(config_class, stored.config))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     try:
         model.load_state_dict(checkpoint.weights(stored))
-    except RuntimeError:
+    except (RuntimeError, TypeError, AttributeError):
         raise UserError(f"{path}: found weights of other sizes, expected those of the configuration inside") from None
     return model.to(device).eval().requires_grad_(False)

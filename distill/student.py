@@ -17,6 +17,7 @@ from distill.flows.autoregressive import IAF
 from distill.flows.base import Chain, log_prob
 from distill.flows.emphasis import DeEmphasis
 from wavenet.config import StudentConfig
+from wavenet.device import full_precision
 from wavenet.distributions.gaussian import Gaussian
 from wavenet.distributions.logistic import Logistic
 from wavenet.errors import UserError
@@ -35,7 +36,12 @@ class Sample(NamedTuple):
 
 
 class Student(nn.Module):
-    """Complete without the teacher: mel (B, M, F) and noise (B, T), T = F hop, to audio."""
+    """Complete without the teacher: mel (B, M, F) and noise (B, T), T = F hop, to audio.
+
+    chunk_length: samples that `sample` makes at once.
+    """
+
+    chunk_length = 2**18
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
@@ -89,6 +95,7 @@ class Student(nn.Module):
         return Sample(wav, self._law(loc, log_scale), noise, log_scale.sum(1))
 
     @torch.no_grad()
+    @full_precision()
     def sample(
         self,
         mel: Tensor,
@@ -96,13 +103,27 @@ class Student(nn.Module):
         generator: torch.Generator | None = None,
         speaker: Tensor | None = None,
     ) -> Tensor:
-        """mel (B, M, F) -> wav (B, T) in one pass."""
+        """mel (B, M, F) -> wav (B, T) in one pass, or, where longer than chunk_length, in a pass for each chunk.
+
+        Chunks overlap by the receptive field, so the result is the same; they bound the memory.
+        """
         if temperature < 0:
             raise UserError(f"temperature: found {temperature}, expected 0 or more")
-        wav: Tensor = self(self.noise(mel, temperature, generator), mel, speaker).wav
+        noise, cond = self.noise(mel, temperature, generator), self.upsample(mel, speaker)
+        hop = self.config.audio.hop_length
+        frames, step, overlap = mel.shape[2], max(1, self.chunk_length // hop), -(-self.receptive_field // hop)
+        chunks = []
+        for first in range(0, frames, step):
+            begin, end = max(0, first - overlap), min(frames, first + step)
+            signal, window = noise[:, begin * hop : end * hop], cond.window(begin, end)
+            for flow in self._iaf():
+                signal, _ = flow(signal, window)
+            chunks.append(signal[:, (first - begin) * hop :])
+        wav, _ = self.de_emphasis(torch.cat(chunks, 1))
         return wav
 
     @torch.no_grad()
+    @full_precision()
     def log_prob(self, wav: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
         """Exact log density of wav (B, T) given mel (B, M, F), in nats (B,), by the sequential inverse."""
         cond = self.upsample(mel, speaker)

@@ -2,16 +2,19 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from distill import results
-from distill.demo import check_gates
+from distill.demo import Demo, check_gates
 from distill.demo import main as demo
 from wavenet.audio import read_audio, write_audio
 from wavenet.data import corpus_folder
 from wavenet.errors import UserError
+from wavenet.run import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -47,7 +50,9 @@ def test_figures_hold_what_the_page_and_readme_are_made_of(run):
     assert set(figures) == {"gates", "metrics", "benchmark", "teacher"}
     assert {row["method"] for row in figures["benchmark"]["rows"]} == {"naive", "cached", "parallel"}
     assert {ratio["over"].split()[-1] for ratio in figures["benchmark"]["ratios"]} >= {"naive", "cached"}
-    assert [gate["passed"] for gate in figures["gates"]] == [bool(gate["passed"]) for gate in figures["gates"]]
+    history = read_metrics(run / "student")
+    again = check_gates(history, {"systems": figures["metrics"]})
+    assert figures["gates"] == json.loads(json.dumps(again))
 
 
 @pytest.mark.slow
@@ -85,14 +90,39 @@ def test_missing_markers_run_and_recipes_are_named(run, tmp_path, capsys):
     assert "demo_teacher.yaml: found no such recipe" in capsys.readouterr().err
 
 
+def systems(mel, alone, pitch):
+    student = {"mean": {"mel_distance": mel, "f0_within_3_percent": pitch}}
+    return {"systems": {"student": student, "student-kl-only": {"mean": {"mel_distance": alone}}}}
+
+
 def gates(divergence, mel, alone, pitch):
     history = [{"step": step, "kl/kl": value} for step, value in enumerate(divergence)]
-    student = {"mean": {"mel_distance": mel, "f0_within_3_percent": pitch}}
-    metrics = {"systems": {"student": student, "student-kl-only": {"mean": {"mel_distance": alone}}}}
-    return [gate["passed"] for gate in check_gates(history, metrics)]
+    return [gate["passed"] for gate in check_gates(history, systems(mel, alone, pitch))]
 
 
 def test_gates_tell_good_from_bad():
     assert gates([4.0, 1.0], 0.5, 0.7, 0.4) == [True] * 4
     assert gates([4.0, 2.5], 0.6, 0.55, 0.1) == [False] * 4
     assert gates([4.0, 1.0], 0.5, 0.7, None) == [True, True, True, False]
+
+
+def test_a_required_gate_that_is_missed_is_told_by_the_exit_status():
+    gate = check_gates([{"kl/kl": 4.0}, {"kl/kl": 3.0}], systems(0.5, 0.7, 0.4))
+    assert [g["required"] for g in gate] == [True, True, True, False]
+    assert gate[0]["line"].startswith("NOT reached: KL falls by half")
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"), [((0, 0), 0), ((0, -9), 1), ((-9, 0), 1), ((2, 0), 2), ((130, 130), 130)]
+)
+def test_a_student_that_died_stops_the_demo(tmp_path, monkeypatch, codes, expected):
+    children = iter(codes)
+
+    def spawn(command, **options):
+        code = next(children)
+        kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+        return real([sys.executable, "-c", kill if code < 0 else f"raise SystemExit({code})"], **options)
+
+    real = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", spawn)
+    assert Demo(tmp_path, ROOT / "configs", "bundled", None)._distil() == expected

@@ -1,5 +1,6 @@
 """Resume is bit-exact after any end; what may not be resumed is refused; Ctrl-C and SIGTERM save."""
 
+import json
 import os
 import signal
 
@@ -169,3 +170,31 @@ def test_stretched_schedule_is_said(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "already at step 8 of 7" in said
     assert "schedule is stretched" not in said
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_recording_is_one_line_and_loses_no_step(tmp_path, workers):
+    def broken(step):
+        if step == 7:
+            raise UserError("clip.flac: found a truncated file, expected more")
+
+    with pytest.raises(UserError) as caught:
+        run(tmp_path / "run", data=Pairs(on_step=broken), workers=workers)
+    assert str(caught.value).startswith("clip.flac: found a truncated file, expected more (saved at step 7")
+    assert "\n" not in str(caught.value)
+    assert checkpoint.load(tmp_path / "run").step == 7
+    assert run(tmp_path / "run") == 0
+    assert run(tmp_path / "whole") == 0
+    assert_same(tmp_path / "whole", tmp_path / "run")
+
+
+def test_interrupt_in_the_last_step_still_validates(tmp_path):
+    assert (
+        run(
+            tmp_path / "run",
+            data=Pairs(on_step=lambda step: signal.raise_signal(signal.SIGINT) if step == 19 else None),
+        )
+        == 0
+    )
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert (lines[-1]["step"], "validation/norm" in lines[-1]) == (20, True)

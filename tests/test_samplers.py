@@ -83,3 +83,13 @@ def test_student_sample_is_its_forward_pass():
     assert torch.equal(wav, student(noise, mel).wav)
     cold = student.sample(mel, temperature=0.0)
     assert torch.equal(cold, student(torch.zeros_like(noise), mel).wav)
+
+
+@pytest.mark.parametrize("chunk_length", [1, 16, 48, 100])
+def test_student_in_chunks_is_the_student_in_one_pass(chunk_length):
+    student, mel = small_student(flows=3), random_mel(2, 9)
+    whole = student.sample(mel, generator=torch.Generator().manual_seed(5))
+    assert whole.shape[1] > student.receptive_field
+    student.chunk_length = chunk_length
+    in_chunks = student.sample(mel, generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(in_chunks, whole, rtol=1e-11, atol=1e-11)

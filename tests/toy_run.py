@@ -61,9 +61,9 @@ CONFIG = TrainConfig(
 )
 
 
-def run(folder, steps=20, data=None, config=CONFIG, **changes) -> int:
+def run(folder, steps=20, data=None, config=CONFIG, workers=0, **changes) -> int:
     config = dataclasses.replace(config, steps=steps, **changes)
-    return train(task({"train": to_dict(config)}), config, data or Pairs(), 0, folder)
+    return train(task({"train": to_dict(config)}), config, data or Pairs(), workers, folder)
 
 
 def state(folder):

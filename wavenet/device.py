@@ -1,6 +1,9 @@
-"""Where a model runs, by name."""
+"""Where a model runs, by name, and with what arithmetic."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 import torch
 
@@ -15,6 +18,24 @@ def resolve_device(name: str) -> str:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"device: found {name!r}, expected auto, cpu or cuda") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device: found {name!r}, expected auto, cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device: found {name!r} on a machine without a usable GPU, expected cpu or auto")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device: found {name!r}, expected cuda:0 to cuda:{torch.cuda.device_count() - 1}")
     return name
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Float32 is float32: no TF32 on a GPU meanwhile.
+
+    Convolutions would take it and the one-sample steps would not, and the two schedules of a network must agree.
+    """
+    convolution, product = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolution, product

@@ -1,8 +1,7 @@
 """Pre-emphasis and level as an exact linear step: y_t = g (x_t - a x_{t-1}), x_{-1} = 0, and its inverse.
 
 The map is unit triangular times g, so its log determinant is T log g and a density moves through it exactly. It
-flattens
-the spectrum of speech (a network that sees 6 dB more at 3 kHz models it) and brings any recording level to unit rms.
+flattens the spectrum of speech, so that a network sees the formants above 1.5 kHz, and brings any level to unit rms.
 """
 
 from __future__ import annotations

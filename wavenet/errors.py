@@ -29,6 +29,7 @@ def command(name: str) -> Callable[[Callable[[Sequence[str] | None], int]], Call
                 print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
                 return USER_MISTAKE
             except KeyboardInterrupt:
+                print(f"{name}: interrupted; what was finished before is kept", file=sys.stderr)
                 return INTERRUPTED
 
         return main

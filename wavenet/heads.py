@@ -2,8 +2,8 @@
 
 A head reads parameters (B, P, T) in units of emphasised speech of unit rms, u_t = g (x_t - a x_{t-1}), and returns the
 distribution of x_t itself: given the past, x_t = u_t / g + a x_{t-1} is a shift and a scaling, so loc = loc_u / g +
-a x_{t-1} and log_scale = log_scale_u - log g, exactly. The scale floor of the whole system is applied here and nowhere
-else.
+a x_{t-1} and log_scale = log_scale_u - log g, exactly. The floor under the scales is applied
+here and nowhere else.
 """
 
 from __future__ import annotations

@@ -16,10 +16,9 @@ from wavenet.upsample import Conditioning
 class Stack(nn.Module):
     """x (B, I, T), Conditioning or None -> (B, O, T), causal: the output at t sees x_{<=t}.
 
-    The shift that makes a conditioner strictly causal (x_{<t}) belongs to whoever calls the stack: Teacher and the
-    flows.
-    `receptive_field`: the output at t sees exactly x_{t - receptive_field + 1}, ..., x_t. The sum of the L skips is
-    scaled by 1 / sqrt(L).
+    The shift that makes a conditioner strictly causal (x_{<t}) belongs to whoever calls the stack: the teacher
+    and the flows. `receptive_field`: the output at t sees exactly x_{t - receptive_field + 1}, ..., x_t. The sum of the
+    L skips is scaled by 1 / sqrt(L).
     """
 
     def __init__(self, config: StackConfig, in_channels: int, out_channels: int, cond_channels: int = 0) -> None:

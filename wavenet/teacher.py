@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from wavenet.config import TeacherConfig
+from wavenet.device import full_precision
 from wavenet.emphasis import pre_emphasis
 from wavenet.errors import UserError
 from wavenet.features import LogMel
@@ -94,6 +95,7 @@ class Teacher(nn.Module):
             yield first * hop, cond.window(first, t // hop + 1)
 
     @torch.no_grad()
+    @full_precision()
     def sample(
         self,
         mel: Tensor,

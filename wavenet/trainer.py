@@ -98,7 +98,7 @@ class _Loop:
                 self._train(batches, workers)
             finally:
                 self.run_folder.close()
-        if self.interrupted:
+        if self.interrupted and self.step < self.config.steps:
             done = f"interrupted at step {self.step} of {self.config.steps} and saved"
             print(f"{self.run_folder.folder}: {done}; the same command goes on from there", file=sys.stderr)
             return INTERRUPTED
@@ -106,7 +106,7 @@ class _Loop:
 
     def _train(self, batches: Dataset[Any], workers: int) -> None:
         loader = DataLoader(
-            batches,
+            _Guarded(batches),
             batch_size=None,
             sampler=range(self.step, self.config.steps),
             num_workers=workers,
@@ -119,6 +119,9 @@ class _Loop:
             total=self.config.steps, initial=self.step, unit="step", mininterval=interval, dynamic_ncols=True
         ) as bar:
             for batch in loader:
+                if isinstance(batch, UserError):
+                    self._save()
+                    raise UserError(f"{batch} (saved at step {self.step}: the same command goes on from there)")
                 window.append(self._update(_moved(batch, self.device)))
                 if self.step % self.config.log_every == 0 or self.step == self.config.steps:
                     samples = (self.step - done_before) * self.config.batch_size * self.config.crop_length
@@ -129,9 +132,9 @@ class _Loop:
                 finished = self.step == self.config.steps
                 if finished or self.step % self.config.checkpoint_every == 0:
                     self._save()
-                if not self.interrupted and (finished or self.step % self.config.validate_every == 0):
+                if finished or (self.step % self.config.validate_every == 0 and not self.interrupted):
                     self._validate()
-                if self.interrupted:
+                if self.interrupted and not finished:
                     self._save()
                     return
 
@@ -176,10 +179,9 @@ class _Loop:
         self.run_folder.scalars(
             self.step, scalars | {"train/samples_per_second": speed, "train/skipped_total": float(self.skipped)}
         )
-        shown = scalars.get(self.task.progress, scalars.get("loss", float("nan")))
-        bar.set_postfix_str(
-            f"{self.task.progress} {shown:.3f} nats/sample, {speed / 1000:.1f} k samples/s", refresh=False
-        )
+        name, unit = (self.task.progress, " nats/sample") if self.task.progress in scalars else ("loss", "")
+        shown = scalars.get(name, float("nan"))
+        bar.set_postfix_str(f"{name} {shown:.3f}{unit}, {speed / 1000:.1f} k samples/s", refresh=False)
 
     def _validate(self) -> None:
         average = self.average.module if self.average is not None else self.model
@@ -251,6 +253,19 @@ class _Loop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+class _Guarded(Dataset[Any]):
+    """Hands a user's mistake (an unreadable recording) to the loop as an item: a worker would make it a traceback."""
+
+    def __init__(self, batches: Dataset[Any]) -> None:
+        self.batches = batches
+
+    def __getitem__(self, step: int) -> Any:
+        try:
+            return self.batches[step]
+        except UserError as error:
+            return error
 
 
 def _moved(batch: Any, device: torch.device) -> Any:
