@@ -6,7 +6,6 @@ test clips through every system, the benchmark, and one page. Every stage resume
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jsonargparse
 import torch
 from torch import Tensor
 
@@ -22,6 +22,7 @@ from distill import models
 from distill.benchmark import benchmark, markdown_table
 from distill.evaluate import NamedClip, evaluate
 from distill.report import write_report
+from wavenet.config import parse_arguments
 from wavenet.data import load_clip, open_corpus
 from wavenet.errors import DONE, INTERRUPTED, SOME_FAILED, UserError, command
 from wavenet.run import read_metrics
@@ -36,20 +37,12 @@ PITCH = "pitch right on voiced frames"
 @command("demo")
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, distil, synthesise, measure and show. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="demo", description=main.__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where everything goes")
-    parser.add_argument(
-        "--recipes", type=Path, default=RECIPES, help="folder of demo_teacher.yaml and demo_student.yaml"
-    )
-    parser.add_argument("--data", default="bundled", help="a corpus folder, or the bundled speech")
-    parser.add_argument("--steps", type=int, nargs=2, metavar=("TEACHER", "STUDENT"), help="fewer steps, to try it out")
-    arguments = parser.parse_args(argv)
+    arguments = parse_arguments(_parser(), argv)
+    out, recipes = Path(arguments.out), Path(arguments.recipes)
     for name in ("demo_teacher.yaml", "demo_student.yaml"):
-        if not (arguments.recipes / name).is_file():
-            raise UserError(
-                f"{arguments.recipes / name}: found no such recipe; run the demo from a clone, or say --recipes"
-            )
-    return Demo(arguments.out, arguments.recipes, arguments.data, arguments.steps).run()
+        if not (recipes / name).is_file():
+            raise UserError(f"{recipes / name}: found no such recipe; run the demo from a clone, or say --recipes")
+    return Demo(out, recipes, arguments.data, arguments.steps).run()
 
 
 class Demo:
@@ -207,3 +200,14 @@ def check_gates(history: list[dict[str, float]], metrics: dict[str, Any]) -> lis
         }
         for name, value, expected, passed in found
     ]
+
+
+def _parser() -> jsonargparse.ArgumentParser:
+    parser = jsonargparse.ArgumentParser(prog="demo", description=main.__doc__)
+    parser.add_argument("--out", type=str, default="runs/demo", help="where everything goes")
+    parser.add_argument(
+        "--recipes", type=str, default=str(RECIPES), help="where demo_teacher.yaml and demo_student.yaml are"
+    )
+    parser.add_argument("--data", type=str, default="bundled", help="a corpus folder, or the bundled speech")
+    parser.add_argument("--steps", type=int, nargs=2, help="steps of teacher and student, to try it out with fewer")
+    return parser

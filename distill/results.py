@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jsonargparse
 import numpy as np
 
 from distill.benchmark import markdown_table
 from distill.report import sound_path
 from wavenet.audio import read_audio
+from wavenet.config import parse_arguments
 from wavenet.errors import UserError, command
 from wavenet.spectrogram import picture
 
@@ -30,17 +31,18 @@ _COLUMNS = {
 @command("fill-results")
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the results of a demo run into README.md and its spectrograms into docs/. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="fill-results", description=main.__doc__)
-    parser.add_argument("run", type=Path, help="the demo's folder, e.g. runs/demo")
-    parser.add_argument("--readme", type=Path, default=Path("README.md"))
-    parser.add_argument("--docs", type=Path, default=Path("docs"))
-    arguments = parser.parse_args(argv)
-    found = arguments.run / "demo.json"
+    parser = jsonargparse.ArgumentParser(prog="fill-results", description=main.__doc__)
+    parser.add_argument("run", type=str, help="the demo's folder, e.g. runs/demo")
+    parser.add_argument("--readme", type=str, default="README.md", help="the page to write the results into")
+    parser.add_argument("--docs", type=str, default="docs", help="where its picture goes")
+    arguments = parse_arguments(parser, argv)
+    run = Path(arguments.run)
+    found = run / "demo.json"
     if not found.is_file():
         raise UserError(f"{found}: found no such file, expected the figures of a finished demo (make demo)")
     figures = json.loads(found.read_text(encoding="utf-8"))
-    fill(arguments.readme, results(figures))
-    draw(arguments.run, figures, arguments.docs / PICTURE)
+    fill(Path(arguments.readme), results(figures))
+    draw(run, figures, Path(arguments.docs) / PICTURE)
     return 0
 
 

@@ -83,6 +83,55 @@ def test_rounded_uniforms_stay_finite(dtype, end):
         assert torch.isfinite(d.transform(torch.full((d.noise_channels,), end, dtype=dtype)))
 
 
+@pytest.mark.parametrize("u", [0.0, 1 - 2**-24])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_ends_of_float32_noise_never_draw_what_has_no_mass(u, temperature):
+    """Once in a quarter of an hour of audio: a cumulative sum that ends at 1 - 1e-7 would then draw the last class."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(500, 256, generator=generator)
+    logits[:, :40] -= 60
+    logits[:, 200:] -= 60
+    mulaw = MuLaw(8)
+    classes = mulaw.encode(MuLawCategorical(logits, mulaw).transform(torch.full((500, 1), u), temperature))
+    assert classes.min() >= 40
+    assert classes.max() < 200
+    logits = 2 * torch.randn(500, 10, generator=generator)
+    logits[:, [0, 9]] -= 60
+    loc = torch.arange(10.0).expand(500, 10)
+    mixture = MixtureLogistic(logits, loc, torch.full((500, 10), -9.0))
+    draws = mixture.transform(torch.tensor([u, 0.5]).expand(500, 2), temperature)
+    assert draws.min() > 0.5
+    assert draws.max() < 8.5
+
+
+def test_stratified_uniforms_keep_the_law_and_steady_the_mean():
+    """u = (i + U) / n: the draws of all strata together follow the CDF, and their mean hardly moves."""
+    n, rows = 16, 2500
+    d = Logistic(torch.tensor(0.2, dtype=torch.float64), torch.tensor(-1.0, dtype=torch.float64))
+    jitter = torch.rand(n, rows, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    stratified = d.transform(((torch.arange(n)[:, None] + jitter) / n)[..., None])
+    independent = d.transform(jitter[..., None])
+    assert scipy.stats.kstest(stratified.flatten(), lambda x: d.cdf(torch.from_numpy(x)).numpy()).pvalue > 0.001
+    spread = stratified.mean(0).std()
+    assert float(spread) < float(independent.mean(0).std()) / 2
+    assert abs(float(stratified.mean() - d.mean)) < 4 * float(spread) / rows**0.5
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_temperature_divides_the_logits_of_classes_and_spares_the_weights_of_a_mixture(temperature):
+    logits, mulaw = torch.linspace(-2, 1, 16, dtype=torch.float64), MuLaw(4)
+    values = mulaw.decode(torch.arange(16), torch.float64)
+    draws = MuLawCategorical(logits, mulaw).transform(uniforms(1), temperature)
+    counts = torch.stack([(draws == value).sum() for value in values]).double()
+    expected = (logits / temperature).softmax(-1) * N
+    assert scipy.stats.chisquare(counts.numpy(), expected.numpy()).pvalue > 0.001
+    logits, loc, log_scale = MIXTURE
+    hotter = MixtureLogistic(logits, loc, log_scale + torch.tensor(temperature).log())
+    torch.testing.assert_close(
+        MixtureLogistic(*MIXTURE).transform(uniforms(2), temperature), hotter.transform(uniforms(2))
+    )
+
+
 def test_temperature_scales_and_zero_is_the_centre():
     u = uniforms(1)
     for make in (Gaussian, Logistic):

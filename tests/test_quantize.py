@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath
 import pytest
 import torch
 from hypothesis import given, settings
@@ -41,7 +42,7 @@ def test_sixteen_bit_recordings_keep_their_order_on_the_grid():
         assert (steps == 0).sum() == 1
 
 
-@pytest.mark.parametrize("bits", [2, 8])
+@pytest.mark.parametrize("bits", [1, 2, 8, 12])
 def test_mulaw_classes_round_trip_and_tile_the_interval(bits):
     mulaw = MuLaw(bits)
     index = torch.arange(mulaw.levels)
@@ -53,6 +54,37 @@ def test_mulaw_classes_round_trip_and_tile_the_interval(bits):
     inside = edges[:-1] + 1e-9
     assert torch.equal(mulaw.encode(inside), index)
     assert torch.equal(mulaw.encode(edges[1:] - 1e-9), index)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 8, 12, 16])
+def test_mulaw_edges_are_exact_images_and_open_their_own_class(bits):
+    mulaw = MuLaw(bits)
+    edges = mulaw.edges()
+    assert torch.equal(mulaw.encode(edges[:-1]), torch.arange(mulaw.levels))
+    assert torch.equal(mulaw.encode(edges[-1]), torch.tensor(mulaw.levels - 1))
+    assert torch.equal(edges, -edges.flip(0))
+    with mpmath.workdps(40):
+        for i in range(0, mulaw.levels + 1, max(1, mulaw.levels // 64)):
+            companded = mpmath.mpf(2 * i) / mulaw.levels - 1
+            image = mpmath.sign(companded) * (mpmath.mpf(mulaw.levels) ** abs(companded) - 1) / (mulaw.levels - 1)
+            assert float(edges[i]) == pytest.approx(float(image), rel=1e-13, abs=1e-15)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(-1.0, 1.0, exclude_max=True), st.sampled_from([2, 8, 12]), st.booleans())
+def test_mulaw_class_holds_its_sample(x, bits, single):
+    mulaw = MuLaw(bits)
+    sample = torch.tensor(x, dtype=torch.float32 if single else torch.float64)
+    index, edges = int(mulaw.encode(sample)), mulaw.edges()
+    assert float(edges[index]) <= float(sample)
+    assert float(sample) < float(edges[index + 1]) or float(sample) == 1.0
+    centre = mulaw.decode(torch.tensor(index), torch.float64)
+    assert abs(float(mulaw.compress(centre) - mulaw.compress(sample.double()))) <= (1 + 1e-6) / mulaw.levels
+
+
+def test_mulaw_encodes_signals_laid_out_in_any_order():
+    wav = torch.linspace(-1, 1, 12).reshape(3, 4)
+    assert torch.equal(MuLaw(8).encode(wav.T), MuLaw(8).encode(wav).T)
 
 
 def test_mulaw_is_g711s_curve():

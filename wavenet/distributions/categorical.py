@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from wavenet.distributions.base import NoiseDriven, Shape
+from wavenet.distributions.base import NoiseDriven, Shape, open_interval
 from wavenet.quantize import MuLaw
 
 
@@ -17,6 +19,7 @@ class MuLawCategorical(NoiseDriven):
     that is constant over each class. Draws are class centres. temperature divides the logits; at 0 the likeliest class.
     """
 
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {"logits": constraints.real_vector}
     support = constraints.interval(-1.0, 1.0)
 
     def __init__(self, logits: Tensor, mulaw: MuLaw) -> None:
@@ -39,9 +42,9 @@ class MuLawCategorical(NoiseDriven):
         return (self.logits.softmax(-1) * spread).sum(-1)
 
     def entropy(self) -> Tensor:
-        """Entropy of the class in nats."""
+        """Entropy of the class in nats; a class of no mass (logit -inf) adds nothing."""
         log_mass = self.logits.log_softmax(-1)
-        return -(log_mass.exp() * log_mass).sum(-1)
+        return -(log_mass.exp() * log_mass.clamp(min=torch.finfo(log_mass.dtype).min)).sum(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log mass in nats of the class of value (..., *batch_shape)."""
@@ -57,8 +60,9 @@ class MuLawCategorical(NoiseDriven):
         if temperature == 0:
             index = self.logits.argmax(-1).expand(uniforms.shape[:-1])
         else:
-            edges = (self.logits / temperature).softmax(-1).cumsum(-1)[..., :-1]
-            index = (uniforms >= edges).sum(-1)
+            edges = (self.logits / temperature).softmax(-1).cumsum(-1)
+            # u in units of the rounded total: otherwise u near 1 draws the last class, full scale, however unlikely.
+            index = (open_interval(uniforms) * edges[..., -1:] >= edges[..., :-1]).sum(-1)
         return self.mulaw.decode(index, self.logits.dtype)
 
     def _log_mass(self, index: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,10 @@ from wavenet.distributions.base import NoiseDriven, Shape, open_interval
 class Gaussian(NoiseDriven):
     """N(loc, exp(log_scale)^2), element-wise over the batch shape. temperature multiplies the scale."""
 
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
+        "loc": constraints.real,
+        "log_scale": constraints.real,
+    }
     has_rsample = True
     support = constraints.real
 

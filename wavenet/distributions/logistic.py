@@ -11,6 +11,7 @@ a product of positive factors that is exact in both tails, at any scale, with a 
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,10 @@ from wavenet.quantize import Grid
 class Logistic(NoiseDriven):
     """Density e^-z / (s (1 + e^-z)^2), z = (x - loc) / s, s = exp(log_scale). temperature multiplies the scale."""
 
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
+        "loc": constraints.real,
+        "log_scale": constraints.real,
+    }
     has_rsample = True
     support = constraints.real
 
@@ -84,6 +89,11 @@ class MixtureLogistic(NoiseDriven):
     scales and leaves the weights alone; at 0 a draw is the location of its component.
     """
 
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
+        "logits": constraints.real_vector,
+        "loc": constraints.real_vector,
+        "log_scale": constraints.real_vector,
+    }
     noise_channels = 2
     support: constraints.Constraint = constraints.real
 
@@ -117,8 +127,10 @@ class MixtureLogistic(NoiseDriven):
 
     def transform(self, uniforms: Tensor, temperature: float = 1.0) -> Tensor:
         """u (..., *batch_shape, 2) -> draws (..., *batch_shape)."""
-        edges = self.logits.softmax(-1).cumsum(-1)[..., :-1]
-        component = (uniforms[..., :1] >= edges).sum(-1, keepdim=True)
+        edges = self.logits.softmax(-1).cumsum(-1)
+        # u in units of the rounded total: otherwise u near 1 draws the last component, however small its weight.
+        chosen = open_interval(uniforms[..., :1]) * edges[..., -1:]
+        component = (chosen >= edges[..., :-1]).sum(-1, keepdim=True)
         shape = (*uniforms.shape[:-1], self.loc.shape[-1])
         loc, log_scale = (t.expand(shape).gather(-1, component)[..., 0] for t in (self.loc, self.log_scale))
         return loc + temperature * torch.exp(log_scale) * torch.logit(open_interval(uniforms[..., 1]))
@@ -133,8 +145,8 @@ class MixtureLogistic(NoiseDriven):
 class DiscretizedMixtureLogistic(MixtureLogistic):
     """The mixture rounded to the nearest level of a Grid, beyond the ends to the end levels: masses sum to 1.
 
-    log_prob: log mass of the level nearest to the value; log_density: the continuous mixture's. mean and variance are
-    the continuous mixture's, before rounding and clipping. Draws are the mixture's, rounded: exactly the masses.
+    log_prob: log mass of the level nearest to the value; log_density: the continuous mixture's. mean, variance and cdf
+    are the continuous mixture's, before rounding and clipping. Draws are the mixture's, rounded: exactly the masses.
     """
 
     def __init__(self, logits: Tensor, loc: Tensor, log_scale: Tensor, grid: Grid) -> None:
@@ -162,7 +174,10 @@ class DiscretizedMixtureLogistic(MixtureLogistic):
     def log_prob(self, value: Tensor) -> Tensor:
         """Log mass in nats of the level nearest to value (..., *batch_shape)."""
         level = self.grid.index(value)
-        centred = self.grid.value(level, self.loc.dtype)[..., None] - self.loc
+        # The level as a sum of two numbers: rounded to float32 alone it is off by a good part of a narrow scale.
+        exact = self.grid.value(level, torch.float64)
+        coarse = exact.to(self.loc.dtype)
+        centred = (coarse[..., None] - self.loc) + (exact - coarse).to(self.loc.dtype)[..., None]
         inverse = torch.exp(-self.log_scale)
         half = self.grid.half_step * inverse
         below_top = F.logsigmoid(centred * inverse + half)  # log P(component at most this level)
