@@ -17,6 +17,7 @@ from wavenet.spectrogram import picture
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+_CUT = 2**62  # the step of a line that was cut short
 CONFIG, METRICS = "config.yaml", "metrics.jsonl"
 # What may change between a run and its continuation: where and how long it runs and what it prints, never what it
 # computes.
@@ -114,6 +115,18 @@ class Run:
             self.notes.append(f"train.steps {before} -> {now}: the {wanted['train.schedule']} schedule is stretched")
 
 
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl, {"step": ..., name: value}, but one that was cut short is left out.
+
+    Raises UserError when the folder has none.
+    """
+    path = folder / METRICS
+    if not path.is_file():
+        raise UserError(f"{path}: found no such file, expected the log of a run")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if _step(line) < _CUT]
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -138,7 +151,7 @@ def _step(line: str) -> int:
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
-        return 2**62  # a line cut short by a kill
+        return _CUT
 
 
 def _finite(value: float) -> float | None:
