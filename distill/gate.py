@@ -23,7 +23,7 @@ def linear_prediction_baseline(train: Sequence[Clip], held_out: Sequence[Clip], 
     autoregressive model that does not know the mel and does not change over time.
     """
     gram, target, power, count = torch.zeros(ORDER, ORDER).double(), torch.zeros(ORDER).double(), 0.0, 0
-    for past, present in _pairs(train[:: max(1, len(train) // _CLIPS)], audio):
+    for past, present in _pairs(train[:: max(1, -(-len(train) // _CLIPS))], audio):
         gram += past.T @ past
         target += past.T @ present
         power, count = power + float(present.square().sum()), count + len(present)

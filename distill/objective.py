@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor
@@ -35,7 +36,8 @@ class ObjectiveConfig:
         unknown = sorted(set(self.weights) - set(TERMS))
         require(not unknown, "objective.weights", ", ".join(unknown), f"terms out of {', '.join(TERMS)}")
         require(bool(self.weights), "objective.weights", self.weights, "at least one term")
-        require(all(w > 0 for w in self.weights.values()), "objective.weights", self.weights, "positive weights")
+        positive = all(0 < weight < math.inf for weight in self.weights.values())
+        require(positive, "objective.weights", self.weights, "positive weights, finite")
         require(self.draws > 0, "objective.draws", self.draws, "at least 1")
         sizes_fit = bool(self.stft_sizes) and all(size >= 16 and size % 4 == 0 for size in self.stft_sizes)
         require(sizes_fit, "objective.stft_sizes", self.stft_sizes, "window sizes of 16 or more, divisible by 4")

@@ -27,12 +27,20 @@ from wavenet.train import open_training_corpus
 from wavenet.trainer import Task, Validation, train
 
 
+@dataclasses.dataclass(frozen=True)
+class StudentRecipe(StudentConfig):
+    """A student as a recipe states it: audio and speakers are the teacher's, and need not be said."""
+
+    audio: AudioConfig | None = None  # type: ignore[assignment]
+    speakers: int | None = None  # type: ignore[assignment]
+
+
 @command("distill-train")
 def main(argv: Sequence[str] | None = None) -> int:
     """Distil a student: --config RECIPE.yaml --teacher RUN --data.root DIR --out RUN2. The same command resumes."""
     parser = jsonargparse.ArgumentParser(prog="distill-train", description=main.__doc__)
     parser.add_argument("--config", action="config", help="a recipe, e.g. configs/student_mol.yaml")
-    parser.add_argument("--model", type=StudentConfig, default=StudentConfig())
+    parser.add_argument("--model", type=StudentRecipe, default=StudentRecipe())
     parser.add_argument("--objective", type=ObjectiveConfig, default=ObjectiveConfig())
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument("--train", type=TrainConfig, default=TrainConfig())
@@ -46,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train_student(
-    model_config: StudentConfig,
+    recipe: StudentRecipe,
     objective: ObjectiveConfig,
     data: DataConfig,
     config: TrainConfig,
@@ -61,7 +69,7 @@ def train_student(
     if teacher.config.distribution.kind == "mulaw":
         # Its density is constant over each class: no gradient tells the student where to move.
         raise UserError(f"{teacher_path}: found a mulaw teacher, expected mol or gaussian, which have a smooth density")
-    model_config = adopt(model_config, teacher)
+    model_config = adopt(recipe, teacher)
     corpus = open_training_corpus(data, model_config.audio, model_config.speakers)
     _gate(teacher, corpus, data.validation_clips, str(teacher_path), force)
     torch.manual_seed(config.seed)
@@ -96,28 +104,35 @@ def train_student(
     return train(task, config, batches, data.workers, run)
 
 
-def adopt(config: StudentConfig, teacher: Teacher) -> StudentConfig:
+def adopt(config: StudentRecipe, teacher: Teacher) -> StudentConfig:
     """The student's configuration with what must be the teacher's: audio, speakers, and the level unless it is given.
 
     Audio settings are typed in once, with the teacher. A recipe that states others raises UserError.
     """
-    for field in dataclasses.fields(AudioConfig):
-        ours, theirs = getattr(config.audio, field.name), getattr(teacher.config.audio, field.name)
-        if ours not in (theirs, field.default):
-            raise UserError(f"model.audio.{field.name}: found {ours}, expected the teacher's {theirs}")
+    stated = {} if config.audio is None else dataclasses.asdict(config.audio)
+    for name, ours in stated.items():
+        theirs = getattr(teacher.config.audio, name)
+        if ours != theirs:
+            raise UserError(
+                f"model.audio.{name}: found {ours}, expected the teacher's {theirs} (leave model.audio out)"
+            )
+    if config.speakers not in (None, teacher.config.speakers):
+        raise UserError(f"model.speakers: found {config.speakers}, expected the teacher's {teacher.config.speakers}")
     gain = teacher.config.gain if config.gain is None else config.gain
     if config.gain is None and config.pre_emphasis != teacher.config.pre_emphasis:
         raise UserError(
             f"model.pre_emphasis: found {config.pre_emphasis}, expected the teacher's {teacher.config.pre_emphasis}, "
             "or a model.gain measured for it"
         )
-    return dataclasses.replace(
-        config,
-        audio=teacher.config.audio,
-        gain=gain,
-        speakers=teacher.config.speakers,
-        speaker_channels=teacher.config.speaker_channels,
-    )
+    own = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    adopted = {
+        "audio": teacher.config.audio,
+        "gain": gain,
+        "speakers": teacher.config.speakers,
+        "speaker_names": teacher.config.speaker_names,
+        "speaker_channels": teacher.config.speaker_channels,
+    }
+    return StudentConfig(**own | adopted)
 
 
 def warm_start(student: Student, teacher: Teacher) -> str:

@@ -2,7 +2,16 @@
 
 import pytest
 
-from wavenet.config import AudioConfig, StackConfig, StudentConfig, TeacherConfig, TrainConfig, from_dict, to_dict
+from wavenet.config import (
+    AudioConfig,
+    DataConfig,
+    StackConfig,
+    StudentConfig,
+    TeacherConfig,
+    TrainConfig,
+    from_dict,
+    to_dict,
+)
 from wavenet.errors import UserError
 
 
@@ -44,6 +53,13 @@ def test_yaml_numbers_in_exponent_form_are_numbers():
         (AudioConfig, {"f_max": 20000.0}, ["audio.f_max: found 20000.0, expected f_min = 0.0 < f_max <= 11025.0"]),
         (AudioConfig, {"win_length": 2048}, ["audio.win_length: found 2048, expected at most n_fft = 1024"]),
         (TrainConfig, {"lr": -1.0}, ["train.lr: found -1.0, expected a positive number"]),
+        (TrainConfig, {"betas": [1.5, 0.9]}, ["train.betas: found [1.5, 0.9]"]),
+        (TrainConfig, {"weight_decay": -1.0}, ["train.weight_decay: found -1.0"]),
+        (TrainConfig, {"threads": -1}, ["train.threads: found -1"]),
+        (TrainConfig, {"warmup_steps": -3}, ["train.warmup_steps: found -3"]),
+        (TrainConfig, {"halve_every": 0}, ["train.halve_every: found 0"]),
+        (TeacherConfig, {"speaker_channels": 0}, ["speaker_channels: found 0"]),
+        (DataConfig, {"root": ""}, ["data.root: found ''"]),
         (TrainConfig, {"ema_decay": 1.0}, ["train.ema_decay: found 1.0"]),
     ],
 )

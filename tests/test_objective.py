@@ -69,7 +69,8 @@ def test_regulariser_without_a_gaussian_pair_is_refused():
     [
         ({"weights": {"kl": 1.0, "sfft": 1.0}}, "objective.weights: found 'sfft', expected terms out of kl"),
         ({"weights": {}}, "objective.weights: found {}, expected at least one term"),
-        ({"weights": {"kl": 0.0}}, "expected positive weights"),
+        ({"weights": {"kl": 0.0}}, "expected positive weights, finite"),
+        ({"weights": {"kl": float("inf")}}, "expected positive weights, finite"),
         ({"stft_sizes": [30]}, "objective.stft_sizes: found"),
         ({"draws": 0}, "objective.draws: found 0"),
     ],

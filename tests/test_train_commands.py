@@ -150,7 +150,12 @@ def test_unknown_key_in_a_recipe_is_named(place, capsys):
 
 def test_student_mistakes(place, capsys):
     cases = [
-        (["--model.audio.hop_length", "32"], "model.audio.hop_length: found 32, expected the teacher's 64"),
+        (
+            ["--model.audio", '{"sample_rate": 22050}'],
+            "model.audio.sample_rate: found 22050, expected the teacher's 8000",
+        ),
+        (["--model.audio.n_mels", "80"], "expected the teacher's"),
+        (["--model.speakers", "4"], "model.speakers: found 4, expected the teacher's 0"),
         (["--objective.weights", '{"kl": 1.0, "sfft": 2.0}'], "objective.weights: found 'sfft'"),
         (["--model.pre_emphasis", "0.5"], "model.pre_emphasis: found 0.5, expected the teacher's 0.9"),
         (["--objective.weights", '{"regulariser": 2.0}'], "terms that this pair has"),

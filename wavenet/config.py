@@ -126,6 +126,7 @@ class TeacherConfig:
         require(0 <= self.pre_emphasis < 1, "pre_emphasis", self.pre_emphasis, "0 <= pre_emphasis < 1")
         require(self.gain is None or self.gain > 0, "gain", self.gain, "a positive number or null")
         require(self.speakers >= 0, "speakers", self.speakers, "0 (one speaker) or the number of speakers")
+        require(self.speaker_channels > 0, "speaker_channels", self.speaker_channels, "a positive integer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +169,7 @@ class DataConfig:
     validation_clips: int = 8
 
     def __post_init__(self) -> None:
+        require(bool(self.root.strip()), "data.root", self.root, "a corpus folder, or bundled")
         require(self.workers >= 0, "data.workers", self.workers, "0 or more")
         require(self.validation_clips > 0, "data.validation_clips", self.validation_clips, "at least 1")
 
@@ -211,6 +213,11 @@ class TrainConfig:
             "bad_steps",
         ):
             require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "a positive integer")
+        for name in ("warmup_steps", "threads"):
+            require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
+        require(self.halve_every > 0, "train.halve_every", self.halve_every, "a positive integer")
+        require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
+        require(all(0 <= beta < 1 for beta in self.betas), "train.betas", list(self.betas), "two numbers 0 <= beta < 1")
         require(self.lr > 0, "train.lr", self.lr, "a positive number")
         require(0 <= self.ema_decay < 1, "train.ema_decay", self.ema_decay, "0 (no averaging) <= ema_decay < 1")
         require(0 <= self.flat < 1, "train.flat", self.flat, "a share of the steps, 0 <= flat < 1")

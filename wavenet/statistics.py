@@ -22,7 +22,7 @@ def corpus_statistics(clips: Sequence[Clip], audio: AudioConfig, coefficient: fl
     Measured on at most 64 clips spread evenly over the list. Raises UserError when all of them are silent.
     """
     log_mel, power, count, mels = LogMel(audio), 0.0, 0, []
-    for clip in clips[:: max(1, len(clips) // _CLIPS)]:
+    for clip in clips[:: max(1, -(-len(clips) // _CLIPS))]:
         wav = load_clip(clip, audio)[None]
         emphasised = pre_emphasis(wav, coefficient)
         power, count = power + float(emphasised.double().square().sum()), count + wav.shape[1]
