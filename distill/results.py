@@ -60,7 +60,7 @@ def results(figures: dict[str, Any]) -> str:
     )
     gates = "\n".join(f"- {gate['line']}" for gate in figures["gates"])
     table, machine = markdown_table(figures["benchmark"]), figures["benchmark"]["machine"]
-    where = ", ".join(f"{key} {value}" for key, value in machine.items() if not isinstance(value, dict | list))
+    where = ", ".join(f"{key} {machine[key]}" for key in ("cpu", "cores", "instructions", "python", "torch", "numpy"))
     return "\n\n".join(["\n".join(rows), teacher, gates, table, f"Machine: {where}."])
 
 
@@ -85,7 +85,7 @@ def draw(run: Path, figures: dict[str, Any], path: Path) -> None:
         ImageDraw.Draw(image).text((8, 6), name, fill="white", font_size=18)
         strips.append(np.asarray(image))
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(strips)).save(path, optimize=True)
+    Image.fromarray(np.concatenate(strips)).quantize(128).save(path, optimize=True)
 
 
 def _cell(value: float | None, form: str) -> str:
