@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from distill.objective import Objective, ObjectiveConfig
 from distill.student import Student
-from wavenet.data import Batch, Clip, Corpus, load_clip
-from wavenet.likelihood import first_scored, speaker_index
+from wavenet.config import AudioConfig, require
+from wavenet.data import Batch, Clip, Corpus, clip_length, load_clip
+from wavenet.errors import UserError
+from wavenet.likelihood import clip_speaker, first_scored
 from wavenet.teacher import Teacher
 from wavenet.trainer import Validation
 
@@ -32,11 +34,14 @@ class Distillation:
 
     def __post_init__(self) -> None:
         self.teacher.eval().requires_grad_(False)
-        # Emphasis and level of the spectral terms are the teacher's: they are a property of the corpus.
         self.start = first_scored(self.teacher.receptive_field, self.crop_length)
+        # The largest window of the spectral term, 0 without that term.
+        self.largest = max(self.config.stft_sizes) if "stft" in self.config.weights else 0
+        largest, scored = self.largest, self.crop_length - self.start
+        require(largest <= scored, "objective.stft_sizes", largest, f"at most {scored}, the scored part of a crop")
 
     def objective(self, student: Student, start: int) -> Objective:
-        """The terms, with the first `start` samples left out."""
+        """The terms, with the first `start` samples left out; spectra are of the signal that the flows make."""
         emphasis = student.config.pre_emphasis
         return Objective(self.config, emphasis, student.gain, self.teacher.config.distribution.log_scale_floor, start)
 
@@ -54,17 +59,28 @@ class Distillation:
         judged = self.teacher(sample.wav, batch.mel, batch.speaker) if objective.needs_teacher else None
         return objective(sample, judged, batch.wav, generator)
 
+    def long_enough(self, clips: Sequence[Clip], audio: AudioConfig) -> list[Clip]:
+        """The clips that hold the largest STFT window after their first scored sample. Raises UserError for none."""
+        lengths = [clip_length(clip, audio) for clip in clips]
+        scored = [length - first_scored(self.start, length) for length in lengths]
+        found = [clip for clip, samples in zip(clips, scored, strict=True) if samples >= self.largest]
+        if not found:
+            raise UserError(
+                f"dev clips: found {len(clips)}, none longer than objective.stft_sizes {self.largest} needs"
+            )
+        return found
+
     @torch.no_grad()
     def validate(self, student: Student, corpus: Corpus, clips: int) -> Validation:
         """The same terms on held-out clips (at most 4 s of each), and the first clip as audio beside its recording."""
-        chosen: Sequence[Clip] = corpus.dev[:clips]
+        chosen = self.long_enough(corpus.dev, student.config.audio)[:clips]
         audio, device = student.config.audio, next(student.parameters()).device
         sums: dict[str, float] = {}
         sounds: dict[str, Tensor] = {}
         for number, clip in enumerate(chosen):
             length = round(_SECONDS * audio.sample_rate) // audio.hop_length * audio.hop_length
             wav = load_clip(clip, audio)[None, :length].to(device)
-            speaker = speaker_index(clip, corpus.speakers, device) if student.config.speakers else None
+            speaker = clip_speaker(clip, student.config, device)
             batch = Batch(wav, student.log_mel(wav), speaker)
             start = first_scored(self.start, wav.shape[1])
             terms = self._terms(student, batch, torch.Generator().manual_seed(number), start)

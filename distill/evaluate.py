@@ -25,9 +25,9 @@ from wavenet import checkpoint
 from wavenet.audio import AUDIO_SUFFIXES, read_info, write_audio
 from wavenet.config import AudioConfig, require
 from wavenet.data import load_clip, open_corpus
-from wavenet.errors import DONE, UserError, command
+from wavenet.errors import DONE, SOME_FAILED, UserError, command
 from wavenet.features import LogMel
-from wavenet.likelihood import held_out
+from wavenet.likelihood import clip_speaker, held_out
 from wavenet.manifest import Clip
 from wavenet.teacher import Teacher
 
@@ -101,16 +101,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_matplotlib()  # before hours of sampling, not after
     loaded = load_systems(arguments.checkpoints, arguments.device)
     audio = next(iter(loaded.values())).config.audio
-    chosen, speakers = choose_clips(arguments.data, arguments.split, arguments.clips, audio)
-    known = [model.config.speakers for model in loaded.values() if model.config.speakers]
-    if known and min(known) < len(speakers):
-        raise UserError(f"{arguments.data}: found {len(speakers)} speakers, expected at most {min(known)}")
-    clips = [_named(clip, audio, speakers if known else []) for clip in chosen]
+    chosen, problems = choose_clips(arguments.data, arguments.split, arguments.clips, audio)
+    chosen, clips, unreadable = read_clips(chosen, list(loaded.values()))
+    problems += unreadable
+    for problem in problems:
+        print(f"distill-evaluate: {problem}", file=sys.stderr)
+    if not clips:
+        raise UserError(f"{arguments.data}: found no usable recording among {len(problems)}, expected at least one")
     systems = {name: as_system(model, arguments.temperature, arguments.method) for name, model in loaded.items()}
     metrics = evaluate(clips, systems, audio, arguments.out, arguments.seed)
     for name, model in loaded.items():
         if isinstance(model, Teacher):
-            metrics["systems"][name]["likelihood"] = _likelihood(model, chosen, speakers)
+            metrics["systems"][name]["likelihood"] = _likelihood(model, chosen)
     write_json(arguments.out / "metrics.json", metrics)
     page = write_report(
         arguments.out,
@@ -127,26 +129,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(_table(metrics))
     print(f"{page}")
-    return DONE
+    return SOME_FAILED if problems else DONE
 
 
 def choose_clips(data: str, split: str | None, count: int, audio: AudioConfig) -> tuple[list[Clip], list[str]]:
-    """At most `count` held-out clips and the corpus's speakers; split None: test clips, or dev where there are none.
+    """At most `count` held-out clips, and a line for each file that is none; split None: test clips, dev without any.
 
     A folder with recordings directly inside is no corpus: all of it counts as held out. Raises UserError for no clip.
     """
     folder = Path(data)
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES) if folder.is_dir() else []
     if files and split is None:
-        found = [(path, read_info(path)) for path in files[:count]]
-        return [Clip(p.stem, p, info.frames, info.sample_rate, "", "", "test") for p, info in found], [""]
+        found, problems = [], []
+        for path in files[:count]:
+            try:
+                info = read_info(path)
+                found.append(Clip(path.stem, path, info.frames, info.sample_rate, "", "", "test"))
+            except UserError as error:
+                problems.append(str(error))
+        return found, problems
     corpus = open_corpus(data, audio)
     for note in corpus.notes:
         print(f"{data}: {note}", file=sys.stderr)
     clips = {"test": corpus.test, "dev": corpus.dev, None: corpus.test or corpus.dev}[split][:count]
     if not clips:
         raise UserError(f"{data}: found no {split or 'test or dev'} clips, expected at least one")
-    return clips, corpus.speakers
+    return clips, []
+
+
+def read_clips(clips: Sequence[Clip], models: Sequence[Any]) -> tuple[list[Clip], list[NamedClip], list[str]]:
+    """Every clip read and checked before anything is sampled: those that can be used, their sound, other clips' faults.
+
+    Models of several speakers must agree on their names. Raises UserError when they do not.
+    """
+    several = [model.config for model in models if model.config.speakers]
+    for config in several:
+        first, found = several[0].speaker_names, config.speaker_names
+        require(found == first, "speakers", found, f"the first model's {first}")
+    audio, shortest = models[0].config.audio, LogMel.shortest(models[0].config.audio)
+    used, named, problems = [], [], []
+    for clip in clips:
+        try:
+            wav = load_clip(clip, audio)
+            if len(wav) < shortest:
+                raise UserError(f"{clip.path}: found {len(wav)} samples, expected at least {shortest}")
+            named.append(NamedClip(clip.id, wav, clip_speaker(clip, several[0]) if several else None))
+            used.append(clip)
+        except UserError as error:
+            problems.append(str(error))
+    return used, named, problems
 
 
 def load_systems(paths: Sequence[str], device: str) -> dict[str, Any]:
@@ -216,11 +247,6 @@ def _generator(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def _named(clip: Clip, audio: AudioConfig, speakers: Sequence[str]) -> NamedClip:
-    speaker = torch.tensor([list(speakers).index(clip.speaker)]) if speakers else None
-    return NamedClip(clip.id, load_clip(clip, audio), speaker)
-
-
 def _write(path: Path, wav: Tensor, sample_rate: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     clipped = write_audio(path, wav, sample_rate)
@@ -254,8 +280,8 @@ def _summary(values: _Rows) -> dict[str, dict[str, float | None]]:
     return {"mean": mean, "ci95": interval}
 
 
-def _likelihood(teacher: Teacher, clips: Sequence[Clip], speakers: Sequence[str]) -> dict[str, float | None]:
-    score = held_out(teacher, clips, speakers)
+def _likelihood(teacher: Teacher, clips: Sequence[Clip]) -> dict[str, float | None]:
+    score = held_out(teacher, clips)
     values = {"nll": score.nll, "nll_density": score.nll_density, "bits": score.bits, "samples": score.samples}
     return {name: _finite(value) for name, value in values.items()}
 

@@ -5,7 +5,6 @@ Works from file:// without a network: pictures under pictures/, sounds where dis
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from distill import page
 from wavenet.audio import read_audio
 from wavenet.errors import UserError
+from wavenet.run import METRICS, read_metrics
 from wavenet.spectrogram import decibels
 
 if TYPE_CHECKING:
@@ -76,9 +76,8 @@ def training_curves(runs: Mapping[str, Path]) -> Curves:
     """Panels of the runs' likelihood and divergence, in training and held out, from RUN/metrics.jsonl if there."""
     curves: Curves = {}
     for name, run in runs.items():
-        log = (run if run.is_dir() else run.parent) / "metrics.jsonl"
-        lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-        rows = [json.loads(line) for line in lines]
+        folder = run if run.is_dir() else run.parent
+        rows = read_metrics(folder) if (folder / METRICS).is_file() else []
         for scalar, panel in _SCALARS.items():
             for key, series in ((scalar, name), (f"validation/{scalar}", f"{name}, held out")):
                 points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]

@@ -171,6 +171,8 @@ def load_mel(path: Path, n_mels: int) -> tuple[Tensor, list[str]]:
         raise UserError(f"{path}: found an archive of arrays, {expected}")
     if not np.issubdtype(stored.dtype, np.floating):
         raise UserError(f"{path}: found dtype {stored.dtype}, {expected}")
+    if stored.ndim == 3 and stored.shape[0] == 1:  # acoustic models save their batch axis
+        stored = stored[0]
     if stored.ndim != 2 or n_mels not in stored.shape or stored.size == 0:
         raise UserError(f"{path}: found shape {stored.shape}, {expected} with F > 0")
     values = np.asarray(stored if stored.shape[0] == n_mels else stored.T, dtype=np.float32)
@@ -227,7 +229,7 @@ def _names(items: Sequence[Path]) -> dict[Path, Path]:
     }
 
 
-def _settings(model: Any, method: str | None, speaker: int | None) -> dict[str, Any]:
+def _settings(model: Any, method: str | None, speaker: str | None) -> dict[str, Any]:
     """What model.sample takes beside the mel: the method for a sequential model, the speaker for one with several."""
     settings: dict[str, Any] = {}
     if isinstance(model, Teacher):
@@ -236,9 +238,12 @@ def _settings(model: Any, method: str | None, speaker: int | None) -> dict[str, 
         require(method is None, "--method", method, "none: this model samples in one pass")
     speakers = model.config.speakers
     if speakers:
-        known = speaker is not None and 0 <= speaker < speakers
-        require(known, "--speaker", speaker, f"0 to {speakers - 1}: the model has {speakers} speakers")
-        settings["speaker"] = torch.tensor([speaker], device=next(model.parameters()).device)
+        names = model.config.speaker_names
+        index = names.index(speaker) if speaker in names else int(speaker) if speaker and speaker.isdecimal() else -1
+        listed = f" ({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})" if names else ""
+        expected = f"a name or 0 to {speakers - 1}: the model has {speakers} speakers{listed}"
+        require(0 <= index < speakers, "--speaker", speaker, expected)
+        settings["speaker"] = torch.tensor([index], device=next(model.parameters()).device)
     else:
         require(speaker is None, "--speaker", speaker, "none: the model has one speaker")
     return settings
@@ -263,6 +268,6 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--temperature", type=float, default=1.0, help="scales the noise")
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or auto")
     parser.add_argument("--method", type=str, choices=tuple(SAMPLERS), help="how a teacher samples (default: cached)")
-    parser.add_argument("--speaker", type=int, help="index of the voice, for a model with several")
+    parser.add_argument("--speaker", type=str, help="name or index of the voice, for a model with several")
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     return parser

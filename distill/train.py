@@ -23,7 +23,7 @@ from wavenet.device import resolve_device
 from wavenet.errors import UserError, command
 from wavenet.likelihood import held_out
 from wavenet.teacher import Teacher
-from wavenet.train import open_training_corpus
+from wavenet.train import check_speakers, open_training_corpus
 from wavenet.trainer import Task, Validation, train
 
 
@@ -70,17 +70,19 @@ def train_student(
         # Its density is constant over each class: no gradient tells the student where to move.
         raise UserError(f"{teacher_path}: found a mulaw teacher, expected mol or gaussian, which have a smooth density")
     model_config = adopt(recipe, teacher)
-    corpus = open_training_corpus(data, model_config.audio, model_config.speakers)
+    corpus = open_training_corpus(data, model_config.audio)
+    check_speakers(model_config, corpus)
     _gate(teacher, corpus, data.validation_clips, str(teacher_path), force)
     torch.manual_seed(config.seed)
     model = Student(model_config)
     print(warm_start(model, teacher), file=sys.stderr)
     batches = CropDataset(
-        corpus.train, model_config.audio, config.crop_length, config.batch_size, config.seed, corpus.speakers
+        corpus.train, model_config.audio, config.crop_length, config.batch_size, config.seed, model_config.speaker_names
     )
     for note in batches.notes:
         print(note, file=sys.stderr)
     distillation = Distillation(teacher, objective, config.crop_length)
+    distillation.long_enough(corpus.dev, model_config.audio)  # known now, not at the first validation
 
     def validate(average: nn.Module) -> Validation:
         assert isinstance(average, Student)
@@ -96,7 +98,7 @@ def train_student(
         record={
             "model": to_dict(model_config),
             "objective": to_dict(objective),
-            "data": to_dict(data),
+            "data": to_dict(data) | {"digest": corpus.digest},
             "train": to_dict(config),
             "teacher": fingerprint(teacher),
         },
@@ -159,5 +161,5 @@ def fingerprint(model: nn.Module) -> str:
 def _gate(teacher: Teacher, corpus: Corpus, clips: int, name: str, force: bool) -> None:
     chosen = corpus.dev[:clips]
     baseline = linear_prediction_baseline(corpus.train, chosen, teacher.config.audio)
-    score = held_out(teacher, chosen, corpus.speakers)
+    score = held_out(teacher, chosen)
     print(check_teacher(score.nll_density, baseline, name, force), file=sys.stderr)

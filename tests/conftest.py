@@ -33,7 +33,9 @@ def randomise(model: torch.nn.Module, seed: int = 0, scale: float = 0.4) -> torc
     return model
 
 
-def small_teacher(kind: str = "mol", speakers: int = 0, kernel_size: int = 2, bits: int | None = None) -> Teacher:
+def small_teacher(
+    kind: str = "mol", speakers: int = 0, kernel_size: int = 2, bits: int | None = None, names: list[str] | None = None
+) -> Teacher:
     """A randomised float64 teacher of a few thousand parameters."""
     config = TeacherConfig(
         audio=AUDIO,
@@ -43,6 +45,7 @@ def small_teacher(kind: str = "mol", speakers: int = 0, kernel_size: int = 2, bi
         pre_emphasis=0.0 if kind == "mulaw" else 0.9,
         gain=2.0,
         speakers=speakers,
+        speaker_names=names or [],
         speaker_channels=3,
     )
     torch.manual_seed(0)
@@ -51,7 +54,9 @@ def small_teacher(kind: str = "mol", speakers: int = 0, kernel_size: int = 2, bi
     return model.eval()
 
 
-def small_student(noise: str = "logistic", flows: int = 2, speakers: int = 0, kernel_size: int = 2) -> Student:
+def small_student(
+    noise: str = "logistic", flows: int = 2, speakers: int = 0, kernel_size: int = 2, names: list[str] | None = None
+) -> Student:
     """A randomised float64 student of a few flows."""
     config = StudentConfig(
         audio=AUDIO,
@@ -60,6 +65,7 @@ def small_student(noise: str = "logistic", flows: int = 2, speakers: int = 0, ke
         noise=noise,
         gain=2.0,
         speakers=speakers,
+        speaker_names=names or [],
         speaker_channels=3,
     )
     torch.manual_seed(1)

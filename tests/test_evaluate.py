@@ -9,7 +9,7 @@ import torch
 import distill.evaluate
 from distill.evaluate import GRIFFIN_LIM, NOISE, NamedClip, as_system, choose_clips, evaluate, load_systems, main
 from distill.metrics import METRICS, measure
-from distill.report import RECORDING
+from distill.report import RECORDING, training_curves
 from tests.conftest import small_student, small_teacher
 from wavenet import checkpoint
 from wavenet.audio import read_audio, write_audio
@@ -152,9 +152,9 @@ def test_a_folder_of_recordings_is_held_out(tmp_path):
     for name in ("b", "a", "c"):
         write_audio(tmp_path / f"{name}.wav", buzz(100), 8000)
     (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
-    clips, speakers = choose_clips(str(tmp_path), None, 2, AUDIO)
+    clips, problems = choose_clips(str(tmp_path), None, 2, AUDIO)
     assert [clip.id for clip in clips] == ["a", "b"]
-    assert speakers == [""]
+    assert problems == []
     assert len(load_clip(clips[0], AUDIO)) == 3840
 
 
@@ -190,7 +190,9 @@ def test_command(shelf, tmp_path, capsys):
 def test_checkpoints_from_disk(tmp_path):
     """A teacher and a student of three speakers, saved and evaluated by path; the likelihood is the teacher's own."""
     pytest.importorskip("matplotlib")
-    teacher, student = small_teacher("gaussian", speakers=3).float(), small_student(speakers=3).float()
+    names = ["data", "x", "y"]  # clips of this layout are of one speaker, called as the folder
+    teacher, student = small_teacher("gaussian", speakers=3, names=names), small_student(speakers=3, names=names)
+    teacher, student = teacher.float(), student.float()
     for kind, model in (("teacher", teacher), ("student", student)):
         state = {"ema_state": None, "optimizer_state": None, "step": 1, "extra": {}}
         (tmp_path / kind).mkdir()
@@ -215,19 +217,31 @@ def test_checkpoints_from_disk(tmp_path):
     systems = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["systems"]
     assert list(systems) == [RECORDING, "teacher", "student", GRIFFIN_LIM, NOISE]
     corpus = open_corpus(str(tmp_path / "data"), teacher.config.audio)
-    wanted = held_out(teacher, corpus.test, corpus.speakers)
+    wanted = held_out(teacher, corpus.test)
     assert systems["teacher"]["likelihood"]["nll"] == pytest.approx(wanted.nll, rel=1e-5)
     assert systems["teacher"]["likelihood"]["bits"] == pytest.approx(wanted.nll / math.log(2), rel=1e-5)
     assert "likelihood" not in systems["student"]
     assert "Three." in (out / "report.html").read_text(encoding="utf-8")
 
 
-def test_more_speakers_than_a_model_knows(shelf, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(Tone, "speakers", 1)
-    for name in ("ann", "ben"):
-        for take in range(60):
-            path = tmp_path / "data" / name / f"{name}_{take}.wav"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_audio(path, 0.1 * torch.ones(640), 8000)
-    assert main(["runs/a", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]) == 2
-    assert "data: found 2 speakers, expected at most 1" in capsys.readouterr().err
+def test_bad_recordings_are_named_and_the_rest_is_evaluated(shelf, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    write_audio(folder / "good.wav", buzz(100), 8000)
+    write_audio(folder / "short.wav", buzz(100)[:64], 8000)
+    (folder / "broken.wav").write_bytes(b"RIFF")
+    arguments = ["runs/a", "--data", str(folder), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert f"distill-evaluate: {folder / 'broken.wav'}: found" in error
+    assert f"distill-evaluate: {folder / 'short.wav'}: found 64 samples, expected at least" in error
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["clips"] == ["good"]
+    (folder / "good.wav").unlink()
+    assert main([*arguments[:-1], str(tmp_path / "none")]) == 2
+    assert "found no usable recording among 2" in capsys.readouterr().err
+
+
+def test_a_log_that_a_kill_cut_short_is_read(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 10, "nll": 3.0}\n{"step": 20, "nl')
+    assert training_curves({"run": tmp_path}) != {}

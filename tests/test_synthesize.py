@@ -159,7 +159,7 @@ def test_a_file_in_the_way_of_a_folder_fails_one_item(runs, work, capsys):
 def make_bad(work):
     """Every input that cannot be read, by name, and words of its complaint."""
     np.save("bands.npy", np.zeros((7, 9), np.float32))
-    np.save("cube.npy", np.zeros((1, 6, 9), np.float32))
+    np.save("cube.npy", np.zeros((2, 6, 9), np.float32))
     np.save("empty.npy", np.zeros((6, 0), np.float32))
     np.save("whole.npy", np.zeros((6, 9), np.int64))
     np.save("nan.npy", np.full((6, 9), np.nan, np.float32))
@@ -176,7 +176,7 @@ def make_bad(work):
     soundfile.write("short.wav", np.zeros(20), RATE)
     return {
         "bands.npy": "found shape (7, 9), expected a float array of shape (6, F) or (F, 6)",
-        "cube.npy": "found shape (1, 6, 9)",
+        "cube.npy": "found shape (2, 6, 9)",
         "empty.npy": "found shape (6, 0)",
         "whole.npy": "found dtype int64",
         "nan.npy": "found NaN or infinite values",
@@ -250,7 +250,7 @@ def test_no_input_is_ever_written_over(runs, work, capsys):
         (["--device", "abacus"], "abacus"),
         (["--method", "cached"], "--method: found 'cached'"),
         (["--method", "quick"], "invalid choice"),
-        (["--speaker", "0"], "--speaker: found 0"),
+        (["--speaker", "0"], "--speaker: found '0'"),
         (["--out", "one.npy"], "--out: found 'one.npy', expected a folder"),
         (["--colour", "red"], "colour"),
     ],
@@ -276,7 +276,7 @@ def test_no_checkpoint_is_one_line(work, capsys):
 
 def test_a_model_of_several_voices_needs_one(runs, work, capsys):
     assert run(runs, "one.npy", net="voices") == 2
-    assert "--speaker: found None, expected 0 to 2" in capsys.readouterr().err
+    assert "--speaker: found None, expected a name or 0 to 2" in capsys.readouterr().err
     assert run(runs, "one.npy", "--speaker", "3", net="voices") == 2
     assert run(runs, "one.npy", "--speaker", "0", net="voices", out="a") == 0
     assert run(runs, "one.npy", "--speaker", "2", net="voices", out="b") == 0

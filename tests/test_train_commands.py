@@ -9,6 +9,7 @@ import yaml
 from distill import models
 from distill.train import main as distil
 from wavenet import checkpoint
+from wavenet.audio import read_audio, write_audio
 from wavenet.data import corpus_folder
 from wavenet.train import main as teach
 
@@ -163,6 +164,23 @@ def test_student_mistakes(place, capsys):
     for extra, message in cases:
         assert message in failure(distil, student_arguments(place, "never student", 1, *extra), capsys)
         shutil.rmtree(place / "never student", ignore_errors=True)
+
+
+def test_windows_longer_than_a_crop_or_every_dev_clip_are_named(place, capsys):
+    line = failure(distil, student_arguments(place, "never", 1, "--objective.stft_sizes", "[4096]"), capsys)
+    assert "objective.stft_sizes: found 4096, expected at most" in line
+    corpus = place / "short dev"
+    shutil.copytree(place / "corpus", corpus)
+    name = (corpus / "dev.txt").read_text().strip()
+    wav, info = read_audio(corpus / "wavs" / f"{name}.flac")
+    (corpus / "wavs" / f"{name}.flac").unlink()
+    write_audio(corpus / "wavs" / f"{name}.flac", wav[:1200], info.sample_rate)
+    line = failure(
+        distil,
+        student_arguments(place, "never", 1, "--data.root", str(corpus), "--objective.stft_sizes", "[512]"),
+        capsys,
+    )
+    assert "dev clips: found 1, none longer than objective.stft_sizes 512 needs" in line
 
 
 def test_what_is_no_teacher_is_refused(place, capsys):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +41,12 @@ class Corpus:
     test: list[Clip]
     speakers: list[str]
     notes: list[str]
+
+    @property
+    def digest(self) -> str:
+        """What the corpus consists of, wherever it lies: names, lengths, rates and splits of its clips."""
+        clips = sorted((c.id, c.frames, c.sample_rate, c.split) for c in (*self.train, *self.dev, *self.test))
+        return hashlib.sha256(repr(clips).encode()).hexdigest()[:16]
 
 
 class Batch(NamedTuple):

@@ -9,7 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from wavenet.config import StudentConfig, TeacherConfig
 from wavenet.data import Batch, Clip, load_clip
+from wavenet.device import full_precision
+from wavenet.errors import UserError
 from wavenet.teacher import Teacher
 
 
@@ -40,13 +43,17 @@ def likelihood_loss(model: nn.Module, batch: Batch, generator: torch.Generator |
 
 
 @torch.no_grad()
-def held_out(model: Teacher, clips: Sequence[Clip], speakers: Sequence[str] = ()) -> HeldOut:
-    """Exact likelihood of whole clips from their first sample, averaged over samples."""
+@full_precision()
+def held_out(model: Teacher, clips: Sequence[Clip]) -> HeldOut:
+    """Exact likelihood of whole clips from their first sample, averaged over samples.
+
+    Raises UserError for a clip of a speaker that a model of several does not know.
+    """
     device = next(model.parameters()).device
     mass, density, count = 0.0, 0.0, 0
     for clip in clips:
         wav = load_clip(clip, model.config.audio)[None].to(device)
-        speaker = speaker_index(clip, speakers, device) if model.config.speakers else None
+        speaker = clip_speaker(clip, model.config, device)
         distribution = model(wav, model.log_mel(wav), speaker)
         mass -= float(distribution.log_prob(wav).double().sum())
         density -= float(distribution.log_density(wav).double().sum())
@@ -54,6 +61,21 @@ def held_out(model: Teacher, clips: Sequence[Clip], speakers: Sequence[str] = ()
     return HeldOut(mass / count, density / count, count)
 
 
-def speaker_index(clip: Clip, speakers: Sequence[str], device: torch.device) -> Tensor:
-    """The clip's speaker as (1,) int64; one the model never met raises ValueError."""
-    return torch.tensor([list(speakers).index(clip.speaker)], device=device)
+def speaker_index(name: str, names: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
+    """A speaker's place among the names that a model was trained with, (1,) int64; UserError for another name."""
+    if name not in names:
+        known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        raise UserError(f"speaker: found {name!r}, expected one that the model knows: {known}")
+    return torch.tensor([list(names).index(name)], device=device)
+
+
+def clip_speaker(
+    clip: Clip, config: TeacherConfig | StudentConfig, device: torch.device | str = "cpu"
+) -> Tensor | None:
+    """The clip's speaker for a model of several, (1,) int64, else None; UserError names the clip."""
+    if not config.speakers:
+        return None
+    try:
+        return speaker_index(clip.speaker, config.speaker_names, device)
+    except UserError as error:
+        raise UserError(f"{clip.path}: {error}") from None

@@ -12,10 +12,19 @@ import torch
 from torch import nn
 
 from wavenet import checkpoint
-from wavenet.config import AudioConfig, DataConfig, TeacherConfig, TrainConfig, from_dict, parse_arguments, to_dict
+from wavenet.config import (
+    AudioConfig,
+    DataConfig,
+    StudentConfig,
+    TeacherConfig,
+    TrainConfig,
+    from_dict,
+    parse_arguments,
+    to_dict,
+)
 from wavenet.data import Corpus, CropDataset, load_clip, open_corpus
 from wavenet.errors import UserError, command
-from wavenet.likelihood import held_out, likelihood_loss, speaker_index
+from wavenet.likelihood import clip_speaker, held_out, likelihood_loss
 from wavenet.statistics import corpus_statistics
 from wavenet.teacher import Teacher
 from wavenet.trainer import Task, Validation, train
@@ -36,11 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train_teacher(model_config: TeacherConfig, data: DataConfig, config: TrainConfig, run: Path) -> int:
     """Train, or resume, the teacher of a run folder. Returns the exit status."""
-    corpus = open_training_corpus(data, model_config.audio, model_config.speakers)
+    corpus = open_training_corpus(data, model_config.audio)
     torch.manual_seed(config.seed)
     model_config, model = build_teacher(model_config, corpus, run)
     batches = CropDataset(
-        corpus.train, model_config.audio, config.crop_length, config.batch_size, config.seed, corpus.speakers
+        corpus.train, model_config.audio, config.crop_length, config.batch_size, config.seed, model_config.speaker_names
     )
     for note in batches.notes:
         print(note, file=sys.stderr)
@@ -56,32 +65,40 @@ def train_teacher(model_config: TeacherConfig, data: DataConfig, config: TrainCo
         loss=likelihood_loss,
         validate=validate,
         progress="nll",
-        record={"model": to_dict(model_config), "data": to_dict(data), "train": to_dict(config)},
+        record={
+            "model": to_dict(model_config),
+            "data": to_dict(data) | {"digest": corpus.digest},
+            "train": to_dict(config),
+        },
     )
     return train(task, config, batches, data.workers, run)
 
 
-def open_training_corpus(data: DataConfig, audio: AudioConfig, speakers: int) -> Corpus:
-    """The corpus, its notes said, checked for what training needs: clips of both splits, speakers."""
+def open_training_corpus(data: DataConfig, audio: AudioConfig) -> Corpus:
+    """The corpus, its notes said, checked for what training needs: clips to train and to validate on."""
     corpus = open_corpus(data.root, audio)
     for note in corpus.notes:
         print(note, file=sys.stderr)
     for split in ("train", "dev"):
         if not getattr(corpus, split):
             raise UserError(f"{data.root}: found no {split} clips, expected at least one (see wavenet-prepare --help)")
-    if speakers and speakers < len(corpus.speakers):
-        raise UserError(f"model.speakers: found {speakers}, expected at least the corpus's {len(corpus.speakers)}")
     return corpus
 
 
 def build_teacher(config: TeacherConfig, corpus: Corpus, run: Path) -> tuple[TeacherConfig, Teacher]:
     """A fresh teacher with level and mel statistics measured; for a run that exists, with the level stored there."""
-    stored = run / "checkpoint.pt"
-    if config.gain is None and stored.exists():
+    stored = run / checkpoint.FILE_NAME
+    if stored.exists():
         found = checkpoint.load(stored)
         if found.kind == "teacher":
-            config = dataclasses.replace(config, gain=from_dict(TeacherConfig, found.config).gain)
+            known = from_dict(TeacherConfig, found.config)
+            gain = known.gain if config.gain is None else config.gain
+            config = dataclasses.replace(config, gain=gain, speaker_names=known.speaker_names)
+        check_speakers(config, corpus)
         return config, Teacher(config)
+    if config.speakers and not config.speaker_names:
+        config = dataclasses.replace(config, speaker_names=corpus.speakers)
+    check_speakers(config, corpus)
     gain, mean, std = corpus_statistics(corpus.train, config.audio, config.pre_emphasis)
     if config.gain is None:
         config = dataclasses.replace(config, gain=float(f"{gain:.6g}"))
@@ -90,17 +107,27 @@ def build_teacher(config: TeacherConfig, corpus: Corpus, run: Path) -> tuple[Tea
     return config, model
 
 
+def check_speakers(config: TeacherConfig | StudentConfig, corpus: Corpus) -> None:
+    """A model of several speakers keeps their names, so that a voice stays itself on any corpus; else UserError."""
+    if not config.speakers:
+        return
+    if len(config.speaker_names) > config.speakers:
+        raise UserError(f"model.speakers: found {config.speakers}, expected at least {len(config.speaker_names)}")
+    for clip in (*corpus.train, *corpus.dev):
+        clip_speaker(clip, config)
+
+
 def validate_teacher(model: Teacher, corpus: Corpus, clips: int, sample_seconds: float) -> Validation:
     """Held-out likelihood, and a recording next to what the model itself says on the same mel."""
     chosen = corpus.dev[:clips]
-    score = held_out(model, chosen, corpus.speakers)
+    score = held_out(model, chosen)
     audio, device = model.config.audio, next(model.parameters()).device
     frames = max(1, round(sample_seconds * audio.sample_rate / audio.hop_length))
     wav = load_clip(chosen[0], audio)[None].to(device)
     middle = max(0, (wav.shape[1] // audio.hop_length - frames) // 2)
     mel = model.log_mel(wav)[:, :, middle : middle + frames]
     recording = wav[0, middle * audio.hop_length :][: mel.shape[2] * audio.hop_length]
-    speaker = speaker_index(chosen[0], corpus.speakers, device) if model.config.speakers else None
+    speaker = clip_speaker(chosen[0], model.config, device)
     sample = model.sample(mel, generator=torch.Generator().manual_seed(0), speaker=speaker)[0]
     scalars = {"nll": score.nll, "bits": score.bits, "nll_density": score.nll_density}
     return Validation(scalars, {"recording": recording, "sample": sample}, audio.sample_rate)
