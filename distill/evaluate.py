@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import math
@@ -13,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jsonargparse
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -23,13 +23,13 @@ from distill.metrics import METRICS, measure
 from distill.report import RECORDING, file_name, require_matplotlib, sound_path, training_curves, write_report
 from wavenet import checkpoint
 from wavenet.audio import AUDIO_SUFFIXES, read_info, write_audio
-from wavenet.config import AudioConfig, require
+from wavenet.config import AudioConfig, parse_arguments, require
 from wavenet.data import load_clip, open_corpus
 from wavenet.errors import DONE, SOME_FAILED, UserError, command
 from wavenet.features import LogMel
 from wavenet.likelihood import clip_speaker, held_out
 from wavenet.manifest import Clip
-from wavenet.teacher import Teacher
+from wavenet.teacher import SAMPLERS, Teacher
 
 System = Callable[..., Tensor]
 GRIFFIN_LIM, NOISE = "griffin-lim", "mel-shaped noise"
@@ -94,7 +94,10 @@ def write_json(path: Path, value: Any) -> None:
 @command("distill-evaluate")
 def main(argv: Sequence[str] | None = None) -> int:
     """Held-out clips through models, Griffin-Lim and shaped noise: metrics.json, sounds and report.html. Returns 0."""
-    arguments = _parser().parse_args(argv)
+    arguments = parse_arguments(_parser(), argv)
+    out = Path(arguments.out)
+    require(not out.exists() or out.is_dir(), "--out", arguments.out, "a folder")
+    require(arguments.method in SAMPLERS, "--method", arguments.method, f"one of {', '.join(SAMPLERS)}")
     for name in ("seed", "temperature"):
         require(getattr(arguments, name) >= 0, f"--{name}", getattr(arguments, name), "0 or more")
     require(arguments.clips > 0, "--clips", arguments.clips, "at least 1")
@@ -109,13 +112,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not clips:
         raise UserError(f"{arguments.data}: found no usable recording among {len(problems)}, expected at least one")
     systems = {name: as_system(model, arguments.temperature, arguments.method) for name, model in loaded.items()}
-    metrics = evaluate(clips, systems, audio, arguments.out, arguments.seed)
+    metrics = evaluate(clips, systems, audio, out, arguments.seed)
     for name, model in loaded.items():
         if isinstance(model, Teacher):
             metrics["systems"][name]["likelihood"] = _likelihood(model, chosen)
-    write_json(arguments.out / "metrics.json", metrics)
+    write_json(out / "metrics.json", metrics)
     page = write_report(
-        arguments.out,
+        out,
         title="Evaluation",
         metrics=metrics,
         curves=training_curves({name: Path(path) for name, path in zip(loaded, arguments.checkpoints, strict=True)}),
@@ -217,17 +220,17 @@ def as_system(model: Any, temperature: float = 1.0, method: str = "cached") -> S
     return system
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="distill-evaluate", description=main.__doc__)
-    parser.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="run folders or checkpoint files")
-    parser.add_argument("--data", required=True, help="a corpus folder, a folder of recordings, or bundled")
-    parser.add_argument("--out", type=Path, required=True, help="folder for metrics.json, report.html, sounds")
+def _parser() -> jsonargparse.ArgumentParser:
+    parser = jsonargparse.ArgumentParser(prog="distill-evaluate", description=main.__doc__)
+    parser.add_argument("checkpoints", type=str, nargs="+", help="run folders or checkpoint files")
+    parser.add_argument("--data", type=str, required=True, help="a corpus folder, a folder of recordings, or bundled")
+    parser.add_argument("--out", type=str, required=True, help="folder for metrics.json, report.html, sounds")
     parser.add_argument("--split", choices=("test", "dev"), help="test, or dev where a corpus has no test clips")
     parser.add_argument("--clips", type=int, default=8, help="at most so many clips")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="the noise is drawn from the seed and each clip's name")
     parser.add_argument("--temperature", type=float, default=1.0, help="scales the noise")
-    parser.add_argument("--method", default="cached", help="how a teacher samples: cached or naive")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--method", type=str, default="cached", help="how a teacher samples: cached or naive")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or auto")
     return parser
 
 

@@ -1,11 +1,14 @@
 """Corpus layouts: who speaks, what is said, which split, and what the user is told."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+from wavenet.audio import write_audio
 from wavenet.corpora import assign_splits, scan, split_by_seed
 from wavenet.errors import UserError
 
@@ -169,3 +172,18 @@ def test_sizes_of_splits():
     for size in (-1, 2.5):
         with pytest.raises(UserError, match=f"dev: found {size}, expected a share below 1"):
             split_by_seed(ids, size, 0, 0)
+
+
+def test_a_file_name_that_is_not_utf8_is_left_out_and_named(tmp_path):
+    """As written by old European systems: the bytes of a name need not be text."""
+    write_audio(tmp_path / "good.wav", torch.full((800,), 0.1), 8000)
+    try:
+        (tmp_path / "good.wav").with_name(os.fsdecode(b"caf\xe9.wav")).write_bytes((tmp_path / "good.wav").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    found = scan(tmp_path)
+    assert [recording.id for recording in found.recordings] == ["good"]
+    (problem,) = found.problems
+    problem.encode()
+    assert "caf" in problem
+    assert "found a file name that is not UTF-8" in problem

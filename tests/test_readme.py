@@ -122,9 +122,10 @@ def stopping(parse, accepted: list):
 
 def test_a_wrong_option_would_be_noticed(monkeypatch, capsys):
     """The check above can fail: the same road refuses an option that does not exist."""
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stopping(argparse.ArgumentParser.parse_args, []))
-    with pytest.raises(SystemExit):
-        importlib.import_module("distill.evaluate").main(["run", "--data", "x", "--out", "y", "--colour", "blue"])
+    assert (
+        importlib.import_module("distill.evaluate").main(["run", "--data", "x", "--out", "y", "--colour", "blue"]) == 2
+    )
+    assert "colour" in capsys.readouterr().err
     assert importlib.import_module("wavenet.train").main(["--out", "run", "--train.colour", "blue"]) == 2
     assert "colour" in capsys.readouterr().err
 

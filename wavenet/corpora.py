@@ -198,6 +198,11 @@ def _unique(recordings: Sequence[Recording]) -> tuple[list[Recording], list[str]
     first: dict[str, Recording] = {}
     problems = []
     for recording in recordings:
+        name = str(recording.path)
+        printable = name.encode(errors="backslashreplace").decode()
+        if name != printable:  # os.walk keeps the odd bytes of such a name as lone surrogates
+            problems.append(f"{printable}: found a file name that is not UTF-8, expected it renamed")
+            continue
         kept = first.setdefault(recording.id, recording)
         if kept is not recording:
             problems.append(
