@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from distill import models
+from distill.agreement import FLIPS, TOLERANCE, difference, not_given_back, speakers_of
 from distill.charts import Bar, draw_bars
 from distill.evaluate import load_systems, write_json
 from distill.machine import ceilings, describe
@@ -27,7 +28,6 @@ from wavenet.teacher import SAMPLERS, Teacher
 
 PARALLEL = "parallel"
 METHODS = ("naive", "cached", PARALLEL)
-TOLERANCE = 1e-4  # largest difference of samples between two methods at the same noise
 _QUICK: dict[str, Any] = {"seconds": 0.2, "repeats": 2, "naive_seconds": 0.01}
 _USUAL: dict[str, Any] = {"seconds": 1.0, "repeats": 5, "naive_seconds": 0.05}
 
@@ -65,7 +65,7 @@ def benchmark(
     first's. `naive` makes naive_seconds only. Models must be on `device`; TF32 is off and `threads` holds meanwhile.
 
     Raises UserError for settings without sense, and when a sequential method does not give the reference sampler's
-    audio (at most 1e-4 apart at the same noise): what computes something else is not timed.
+    audio (at most 1e-4 apart at the same noise), or its own back under teacher forcing: such a method is not timed.
     """
     _check(models, mel, methods, device)
     for name, value in {"seconds": seconds, "naive_seconds": naive_seconds}.items():
@@ -86,7 +86,8 @@ def benchmark(
         for name, model in models.items():
             for method in _methods_of(model, methods):
                 if method not in ("naive", PARALLEL):
-                    _compare(name, model, mel, method, naive_seconds, seed, announce)
+                    for line in _agree(name, model, mel, method, naive_seconds, seconds, seed):
+                        announce(line)
         timings = measure({f"{c.net} {c.method}": c.run for c in field}, repeats, device)
         rows = [_row(c, timings[f"{c.net} {c.method}"], device, threads, batch) for c in field]
     return {"machine": machine, "nets": nets, "ceilings": limits, "rows": rows, "ratios": ratios(rows)}
@@ -187,11 +188,9 @@ def _methods_of(model: nn.Module, methods: Sequence[str]) -> list[str]:
 
 def _contestant(name: str, model: Any, mel: Tensor, method: str, seconds: float, batch: int, seed: int) -> Contestant:
     audio = model.config.audio
-    frames = max(1, round(seconds * audio.sample_rate / audio.hop_length))
-    tiled = mel.repeat(batch, 1, -(-frames // mel.shape[2]))[:, :, :frames].to(next(model.parameters()))
-    samples = frames * audio.hop_length
-    speakers = {"speaker": torch.zeros(batch, dtype=torch.int64, device=tiled.device)} if model.config.speakers else {}
-    extra = speakers | ({} if method == PARALLEL else {"method": method})
+    tiled = _tiled(model, mel, seconds, batch)
+    samples = tiled.shape[2] * audio.hop_length
+    extra = speakers_of(model, batch, tiled.device) | ({} if method == PARALLEL else {"method": method})
 
     def run() -> Tensor:
         wav: Tensor = model.sample(tiled, generator=torch.Generator().manual_seed(seed), **extra)
@@ -201,17 +200,31 @@ def _contestant(name: str, model: Any, mel: Tensor, method: str, seconds: float,
     return Contestant(name, method, samples / audio.sample_rate, batch * samples, run)
 
 
-def _compare(
-    name: str, model: Any, mel: Tensor, method: str, seconds: float, seed: int, announce: Callable[[str], object]
-) -> None:
-    found, expected = (_contestant(name, model, mel, m, seconds, 1, seed).run() for m in (method, "naive"))
-    difference = float((found - expected).abs().max())
-    if not difference <= TOLERANCE:  # a NaN is no agreement
+def _tiled(model: Any, mel: Tensor, seconds: float, batch: int) -> Tensor:
+    """mel (1, M, F) repeated to a batch of so many seconds, in the model's precision and place."""
+    audio = model.config.audio
+    frames = max(1, round(seconds * audio.sample_rate / audio.hop_length))
+    return mel.repeat(batch, 1, -(-frames // mel.shape[2]))[:, :, :frames].to(next(model.parameters()))
+
+
+def _agree(name: str, model: Any, mel: Tensor, method: str, short: float, long: float, seed: int) -> Iterator[str]:
+    """What the checks of a sequential method found; UserError when it is not the reference's computation."""
+    brief, whole = (_tiled(model, mel, seconds, 1) for seconds in (short, long))
+    apart = difference(model, brief, method, "naive", seed)
+    if not apart <= TOLERANCE:  # a NaN is no agreement
         raise UserError(
-            f"{name}: found {method} and naive sampling {difference:.3g} apart, expected at most {TOLERANCE:g} at the "
+            f"{name}: found {method} and naive sampling {apart:.3g} apart, expected at most {TOLERANCE:g} at the "
             "same noise: not timed"
         )
-    announce(f"{name}: {method} equals naive sampling within {difference:.1g} over {found.shape[1]} samples")
+    hop = model.config.audio.hop_length
+    yield f"{name}: {method} equals naive sampling within {apart:.1g} over {brief.shape[2] * hop} samples"
+    lost = not_given_back(model, whole, method, seed)
+    if lost > FLIPS:
+        raise UserError(
+            f"{name}: found {lost:.2%} of {method} samples that teacher forcing does not give back, expected at most "
+            f"{FLIPS:.1%}: not timed"
+        )
+    yield f"{name}: teacher forcing gives {1 - lost:.2%} of {whole.shape[2] * hop} {method} samples back"
 
 
 def _row(contestant: Contestant, timing: Timing, device: str, threads: int, batch: int) -> dict[str, Any]:

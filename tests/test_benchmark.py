@@ -1,16 +1,19 @@
 """The benchmark: its schema, its arithmetic, the refusal of contestants that disagree, and what the command writes."""
 
 import builtins
+import copy
+import dataclasses
 import json
 
 import pytest
 import torch
 
 from distill.benchmark import benchmark, main, markdown_table
-from tests.conftest import AUDIO, random_mel, small_student, small_teacher
+from tests.conftest import AUDIO, random_mel, randomise, small_stack, small_student, small_teacher
 from wavenet import checkpoint, teacher
 from wavenet.config import to_dict
 from wavenet.errors import UserError
+from wavenet.teacher import Teacher
 
 ROW = {
     "net",
@@ -120,6 +123,20 @@ def test_contestants_that_disagree_are_refused(monkeypatch):
     monkeypatch.setitem(teacher.SAMPLERS, "cached", lambda *arguments: cached(*arguments) * float("nan"))
     with pytest.raises(UserError, match="nan apart"):
         benchmark(nets(), random_mel(1).float(), methods=("cached",), announce=lambda line: None, **SHORT)
+
+
+def test_a_ring_that_is_wrong_at_a_long_dilation_alone_is_refused(monkeypatch):
+    """The short comparison with naive ends before the dilation of 32 reads anything: teacher forcing must tell."""
+    config = dataclasses.replace(small_teacher().config, stack=small_stack(cycles=1, layers=6))
+    torch.manual_seed(0)
+    model = randomise(Teacher(config), scale=0.3).eval().requires_grad_(False)
+    broken = copy.deepcopy(model)
+    broken.stack.blocks[-1].dilated.weight[:, :, 0] += 1.0
+    cached = teacher.SAMPLERS["cached"]
+    monkeypatch.setitem(teacher.SAMPLERS, "cached", lambda model, *arguments: cached(broken, *arguments))
+    settings = {"seconds": 0.2, "repeats": 1, "naive_seconds": 0.002}
+    with pytest.raises(UserError, match=r"of cached samples that teacher forcing does not give back"):
+        benchmark({"big": model}, random_mel(1).float(), announce=len, **settings)
 
 
 def test_the_machine_is_announced_before_anything_is_timed(monkeypatch):
