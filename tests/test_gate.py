@@ -34,9 +34,12 @@ def test_baseline_reaches_the_entropy_rate_of_an_autoregression(tmp_path):
 def test_better_teachers_pass_and_weaker_ones_need_force():
     assert "held-out NLL -3.000" in check_teacher(-3.0, -2.0, "RUN", force=False)
     with pytest.raises(
-        UserError, match=r"RUN: held-out NLL -1\.000 .* linear prediction -2\.000; expected a teacher below"
+        UserError,
+        match=r"RUN: held-out NLL -1\.000 .* linear prediction -2\.000; expected a teacher at least 0\.3 below",
     ):
         check_teacher(-1.0, -2.0, "RUN", force=False)
+    with pytest.raises(UserError, match=r"at least 0\.3 below"):
+        check_teacher(-2.2, -2.0, "RUN", force=False)
     assert "distilled all the same" in check_teacher(-1.0, -2.0, "RUN", force=True)
     with pytest.raises(UserError):
         check_teacher(float("nan"), -2.0, "RUN", force=False)
