@@ -142,6 +142,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(_parser(), argv)
     out, device = Path(arguments.out), resolve_device(arguments.device)
     require(out.suffix == ".json" and not out.is_dir(), "--out", arguments.out, "a file name that ends in .json")
+    if out.exists() and not arguments.overwrite:
+        raise UserError(f"{out}: found an existing file, expected none (--overwrite replaces it)")
     usual = _QUICK if arguments.quick else _USUAL
     lengths = {name: usual[name] if (value := arguments[name]) is None else value for name in usual}
     named = load_systems(arguments.checkpoints, device)
@@ -302,5 +304,6 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or auto")
     parser.add_argument("--methods", type=str, default=",".join(METHODS), help="which, separated by commas")
     parser.add_argument("--mel", type=str, help=".npy, .wav or .flac to be said (default: a bundled recording)")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE.json")
     parser.add_argument("--quick", action="store_true", help="short and rough: 0.2 s, 2 rounds, 0.01 s naive")
     return parser

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from distill import models
 from distill.benchmark import benchmark, markdown_table
-from distill.evaluate import NamedClip, evaluate
+from distill.clips import NamedClip
+from distill.evaluate import evaluate
 from distill.report import write_report
 from wavenet.config import parse_arguments
 from wavenet.data import load_clip, open_corpus

@@ -10,7 +10,7 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jsonargparse
 import torch
@@ -19,29 +19,21 @@ from tqdm import tqdm
 
 from distill import models
 from distill.baselines import griffin_lim, mel_shaped_noise
+from distill.clips import NamedClip, choose_clips, read_clips
 from distill.metrics import METRICS, measure
 from distill.report import RECORDING, file_name, require_matplotlib, sound_path, training_curves, write_report
 from wavenet import checkpoint
-from wavenet.audio import AUDIO_SUFFIXES, read_info, write_audio
+from wavenet.audio import write_audio
 from wavenet.config import AudioConfig, parse_arguments, require
-from wavenet.data import load_clip, open_corpus
 from wavenet.errors import DONE, SOME_FAILED, UserError, command
 from wavenet.features import LogMel
-from wavenet.likelihood import clip_speaker, held_out
+from wavenet.likelihood import held_out
 from wavenet.manifest import Clip
 from wavenet.teacher import SAMPLERS, Teacher
 
 System = Callable[..., Tensor]
 GRIFFIN_LIM, NOISE = "griffin-lim", "mel-shaped noise"
 _Rows = dict[str, dict[str, float | None]]
-
-
-class NamedClip(NamedTuple):
-    """A recording (T,) and its name; speaker (1,) int64 is handed on to the systems where there is one."""
-
-    name: str
-    wav: Tensor
-    speaker: Tensor | None = None
 
 
 def evaluate(
@@ -101,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("seed", "temperature"):
         require(getattr(arguments, name) >= 0, f"--{name}", getattr(arguments, name), "0 or more")
     require(arguments.clips > 0, "--clips", arguments.clips, "at least 1")
+    if (out / "metrics.json").exists() and not arguments.overwrite:
+        raise UserError(f"{out}: found another evaluation, expected a new folder (--overwrite replaces it)")
     require_matplotlib()  # before hours of sampling, not after
     loaded = load_systems(arguments.checkpoints, arguments.device)
     audio = next(iter(loaded.values())).config.audio
@@ -133,54 +127,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(_table(metrics))
     print(f"{page}")
     return SOME_FAILED if problems else DONE
-
-
-def choose_clips(data: str, split: str | None, count: int, audio: AudioConfig) -> tuple[list[Clip], list[str]]:
-    """At most `count` held-out clips, and a line for each file that is none; split None: test clips, dev without any.
-
-    A folder with recordings directly inside is no corpus: all of it counts as held out. Raises UserError for no clip.
-    """
-    folder = Path(data)
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES) if folder.is_dir() else []
-    if files and split is None:
-        found, problems = [], []
-        for path in files[:count]:
-            try:
-                info = read_info(path)
-                found.append(Clip(path.stem, path, info.frames, info.sample_rate, "", "", "test"))
-            except UserError as error:
-                problems.append(str(error))
-        return found, problems
-    corpus = open_corpus(data, audio)
-    for note in corpus.notes:
-        print(f"{data}: {note}", file=sys.stderr)
-    clips = {"test": corpus.test, "dev": corpus.dev, None: corpus.test or corpus.dev}[split][:count]
-    if not clips:
-        raise UserError(f"{data}: found no {split or 'test or dev'} clips, expected at least one")
-    return clips, []
-
-
-def read_clips(clips: Sequence[Clip], models: Sequence[Any]) -> tuple[list[Clip], list[NamedClip], list[str]]:
-    """Every clip read and checked before anything is sampled: those that can be used, their sound, other clips' faults.
-
-    Models of several speakers must agree on their names. Raises UserError when they do not.
-    """
-    several = [model.config for model in models if model.config.speakers]
-    for config in several:
-        first, found = several[0].speaker_names, config.speaker_names
-        require(found == first, "speakers", found, f"the first model's {first}")
-    audio, shortest = models[0].config.audio, LogMel.shortest(models[0].config.audio)
-    used, named, problems = [], [], []
-    for clip in clips:
-        try:
-            wav = load_clip(clip, audio)
-            if len(wav) < shortest:
-                raise UserError(f"{clip.path}: found {len(wav)} samples, expected at least {shortest}")
-            named.append(NamedClip(clip.id, wav, clip_speaker(clip, several[0]) if several else None))
-            used.append(clip)
-        except UserError as error:
-            problems.append(str(error))
-    return used, named, problems
 
 
 def load_systems(paths: Sequence[str], device: str) -> dict[str, Any]:
@@ -231,6 +177,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--temperature", type=float, default=1.0, help="scales the noise")
     parser.add_argument("--method", type=str, default="cached", help="how a teacher samples: cached or naive")
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or auto")
+    parser.add_argument("--overwrite", action="store_true", help="replace an evaluation that is in --out")
     return parser
 
 

@@ -228,3 +228,13 @@ def test_mistakes_are_one_line_and_status_two(runs, tmp_path, capsys, monkeypatc
     assert message in error
     assert len(error.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_file_is_kept_unless_told_to_replace_it(runs, tmp_path, capsys):
+    out = tmp_path / "speed.json"
+    out.write_text("dear")
+    assert main(command(runs, out)) == 2
+    assert "found an existing file, expected none (--overwrite replaces it)" in capsys.readouterr().err
+    assert out.read_text() == "dear"
+    assert main([*command(runs, out), "--overwrite"]) == 0
+    assert json.loads(out.read_text())["rows"]

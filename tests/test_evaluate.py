@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import distill.evaluate
-from distill.evaluate import GRIFFIN_LIM, NOISE, NamedClip, as_system, choose_clips, evaluate, load_systems, main
+from distill.clips import NamedClip, choose_clips
+from distill.evaluate import GRIFFIN_LIM, NOISE, as_system, evaluate, load_systems, main
 from distill.metrics import METRICS, measure
 from distill.report import RECORDING, training_curves
 from tests.conftest import small_student, small_teacher
@@ -181,7 +182,7 @@ def test_command(shelf, tmp_path, capsys):
     assert (tmp_path / "report.html").is_file()
     assert "mel_distance" in capsys.readouterr().out
     assert main([*arguments, "--seed", "-1"]) == 2
-    assert main(["runs/a", "runs/c", *arguments[2:]]) == 2
+    assert main(["runs/a", "runs/c", *arguments[2:], "--overwrite"]) == 2
     first, second = capsys.readouterr().err.splitlines()
     assert first == "distill-evaluate: --seed: found -1, expected 0 or more"
     assert second.startswith("distill-evaluate: runs/c: found AudioConfig(")
@@ -245,3 +246,11 @@ def test_bad_recordings_are_named_and_the_rest_is_evaluated(shelf, tmp_path, cap
 def test_a_log_that_a_kill_cut_short_is_read(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 10, "nll": 3.0}\n{"step": 20, "nl')
     assert training_curves({"run": tmp_path}) != {}
+
+
+def test_another_evaluation_is_kept_unless_told_to_replace_it(shelf, tmp_path, capsys):
+    (tmp_path / "metrics.json").write_text("dear")
+    arguments = ["runs/a", "--data", "bundled", "--out", str(tmp_path)]
+    assert main(arguments) == 2
+    assert "found another evaluation, expected a new folder (--overwrite replaces it)" in capsys.readouterr().err
+    assert (tmp_path / "metrics.json").read_text() == "dear"

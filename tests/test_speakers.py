@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from distill import models
-from distill.evaluate import read_clips
+from distill.clips import read_clips
 from distill.synthesize import main as synthesize
 from distill.train import main as distil
 from tests.test_train_commands import place, student_arguments, teacher_arguments  # noqa: F401
