@@ -38,7 +38,12 @@ class Distillation:
         # The largest window of the spectral term, 0 without that term.
         self.largest = max(self.config.stft_sizes) if "stft" in self.config.weights else 0
         largest, scored = self.largest, self.crop_length - self.start
-        require(largest <= scored, "objective.stft_sizes", largest, f"at most {scored}, the scored part of a crop")
+        require(
+            largest <= scored,
+            "objective.stft_sizes",
+            largest,
+            f"at most {scored}, what train.crop_length {self.crop_length} scores",
+        )
 
     def objective(self, student: Student, start: int) -> Objective:
         """The terms, with the first `start` samples left out; spectra are of the signal that the flows make."""

@@ -13,7 +13,7 @@ from wavenet.data import Clip, load_clip
 from wavenet.errors import UserError
 
 ORDER = 16
-MARGIN = 0.3  # nats/sample: what a network learns of speech in its first seconds beyond linear prediction
+MARGIN = 0.3  # nats/sample: a few steps of training must not pass
 _CLIPS = 64
 
 

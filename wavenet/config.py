@@ -216,9 +216,9 @@ class TrainConfig:
         for name in ("warmup_steps", "threads"):
             require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
         require(self.halve_every > 0, "train.halve_every", self.halve_every, "a positive integer")
-        require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
+        require(0 <= self.weight_decay < 1, "train.weight_decay", self.weight_decay, "0 <= weight_decay < 1")
         require(all(0 <= beta < 1 for beta in self.betas), "train.betas", list(self.betas), "two numbers 0 <= beta < 1")
-        require(self.lr > 0, "train.lr", self.lr, "a positive number")
+        require(0 < self.lr < float("inf"), "train.lr", self.lr, "a positive number")
         require(0 <= self.ema_decay < 1, "train.ema_decay", self.ema_decay, "0 (no averaging) <= ema_decay < 1")
         require(0 <= self.flat < 1, "train.flat", self.flat, "a share of the steps, 0 <= flat < 1")
         require(0 <= self.final_ratio <= 1, "train.final_ratio", self.final_ratio, "0 <= final_ratio <= 1")
