@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.f0 import RATE as F0_RATE
-from distill.f0 import F0Track, at_internal_rate, correlate, frame_centres, peak, track
 from wavenet.config import AudioConfig
 from wavenet.errors import UserError
 from wavenet.features import LogMel
+from wavenet.pitch.tracker import RATE as F0_RATE
+from wavenet.pitch.tracker import F0Track, at_internal_rate, correlate, frame_centres, peak, track
 
 
 class Metric(NamedTuple):

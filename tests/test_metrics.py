@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from distill.baselines import griffin_lim, linear_magnitude, mel_shaped_noise
-from distill.f0 import track
 from distill.metrics import METRICS, band_levels, measure, mel_distance, stft_distance, voiced_autocorrelation
 from wavenet.config import AudioConfig
 from wavenet.data import load_clip, open_corpus
 from wavenet.errors import UserError
 from wavenet.features import LogMel, mel_basis
+from wavenet.pitch.tracker import track
 
 AUDIO = AudioConfig(sample_rate=8000, n_fft=256, win_length=256, hop_length=64, n_mels=40, f_max=4000.0)
 

@@ -25,6 +25,7 @@ from wavenet.corpora import DEFAULT_SHARE, SPLITS, assign_splits, scan
 from wavenet.errors import UserError
 from wavenet.features import LogMel
 from wavenet.manifest import Clip, is_prepared, read_manifest
+from wavenet.pitch.contour import Pitch
 
 BUNDLED = "bundled"
 _CACHE_SAMPLES = 32 * 2**20  # 128 MiB of float32 for each process that reads
@@ -50,11 +51,15 @@ class Corpus:
 
 
 class Batch(NamedTuple):
-    """wav (B, T) float32 in [-1, 1], mel (B, M, F) in nats with T = F * hop_length, speaker (B,) int64 or None."""
+    """wav (B, T) float32 in [-1, 1], mel (B, M, F) in nats with T = F * hop_length, speaker (B,) int64 or None.
+
+    pitch: the tracked contour of the same frames, where a recipe asks for one.
+    """
 
     wav: Tensor
     mel: Tensor
     speaker: Tensor | None
+    pitch: Pitch | None = None
 
 
 def corpus_folder(root: str) -> Path:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from distill.f0 import track
 from wavenet.config import AudioConfig
 from wavenet.data import load_clip, open_corpus
 from wavenet.errors import UserError
+from wavenet.pitch.tracker import track
 
 
 def glide(f_from, f_to, rate, seconds, snr, pulses, gain=0.2, seed=0):

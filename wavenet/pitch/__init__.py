@@ -1,0 +1,1 @@
+"""Fundamental frequency and voicing of speech: tracked in recordings, predicted from mels, and spread over samples."""
