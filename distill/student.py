@@ -1,4 +1,4 @@
-r"""The student: noise -> inverse-autoregressive flows -> waveform, in one pass, with its exact distribution.
+r"""The student: noise -> (source-filter ->) inverse-autoregressive flows -> waveform, with its exact distribution.
 
 van den Oord et al. 2017, arXiv 1711.10433, section 4. With flows i = 1..N in emphasised units of unit rms,
 m_tot = sum_i m_i prod_{j>i} s_j and log s_tot = sum_i log s_i; de-emphasis then gives, given z_<t,
@@ -16,14 +16,21 @@ from torch import Tensor, nn
 from distill.flows.autoregressive import IAF
 from distill.flows.base import Chain, log_prob
 from distill.flows.emphasis import DeEmphasis
-from wavenet.config import StudentConfig
+from distill.flows.source_filter import SourceFilter
+from wavenet.config import StudentConfig, require
 from wavenet.device import full_precision
 from wavenet.distributions.gaussian import Gaussian
 from wavenet.distributions.logistic import Logistic
 from wavenet.errors import UserError
+from wavenet.excitation import phase
 from wavenet.features import LogMel
 from wavenet.layers import shift_right
-from wavenet.upsample import Upsample
+from wavenet.pitch.contour import Pitch
+from wavenet.source import SIGNALS
+from wavenet.upsample import Conditioning, Upsample
+
+# What the flows after a prior begin with, as a factor on their last layer: near the identity.
+_NEAR_IDENTITY = 0.05
 
 
 class Sample(NamedTuple):
@@ -38,7 +45,8 @@ class Sample(NamedTuple):
 class Student(nn.Module):
     """Complete without the teacher: mel (B, M, F) and noise (B, T), T = F hop, to audio.
 
-    chunk_length: samples that `sample` makes at once.
+    With config.prior source_filter, F0 and voicing come from the mel by `pitch`, a network inside, unless they are
+    given; `corrected` false then leaves out what flow 0 has learnt. chunk_length: samples that `sample` makes at once.
     """
 
     chunk_length = 2**18
@@ -51,21 +59,32 @@ class Student(nn.Module):
         self.upsample = Upsample(
             config.upsample, config.audio.n_mels, config.audio.hop_length, config.speakers, config.speaker_channels
         )
-        share = config.initial_log_scale / len(config.flows)
+        self.prior: SourceFilter | None = None
+        self.pitch = None
+        near = 1.0
+        if config.prior == "source_filter":
+            spread = float(self.base(torch.zeros(())).stddev)
+            self.prior = SourceFilter(config.source_filter, config.audio, config.pre_emphasis, self.gain, spread)
+            from wavenet.pitch.net import PitchNet
+
+            self.pitch = PitchNet(config.pitch)
+            near = _NEAR_IDENTITY
+        share = 0.0 if self.prior else config.initial_log_scale / len(config.flows)
+        signals = SIGNALS if self.prior else 0
         self.flows = nn.ModuleList(
-            IAF(stack, self.upsample.channels, config.log_scale_range, share) for stack in config.flows
+            IAF(stack, self.upsample.channels, config.log_scale_range, share, signals, near) for stack in config.flows
         )
         self.de_emphasis = DeEmphasis(config.pre_emphasis, self.gain)
 
     @property
     def receptive_field(self) -> int:
         """x_t depends on at most this many noise samples before z_t through the flows (de-emphasis has no end)."""
-        return sum(flow.stack.receptive_field for flow in self._iaf())
+        return sum(flow.receptive_field for flow in self._steps())
 
     @property
     def macs_per_sample(self) -> int:
         """Multiply-accumulates a sample."""
-        return sum(flow.stack.macs_per_sample for flow in self._iaf())
+        return sum(flow.macs_per_sample for flow in self._steps())
 
     def base(self, like: Tensor) -> Logistic | Gaussian:
         """The distribution of the noise: standard logistic or standard normal, one value."""
@@ -78,14 +97,22 @@ class Student(nn.Module):
         uniform = torch.rand(mel.shape[0], length, 1, generator=generator, dtype=mel.dtype).to(mel.device)
         return self.base(mel).transform(uniform, temperature)
 
-    def forward(self, noise: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Sample:
-        """noise (B, T), mel (B, M, F) -> Sample. Raises UserError when lengths disagree."""
-        cond = self.upsample(mel, speaker)
-        if noise.dim() != 2 or noise.shape[1] != cond.length:
-            expected = f"(B, {cond.length}), the mel's frames x hop_length"
-            raise UserError(f"noise: found shape {tuple(noise.shape)}, expected {expected}")
+    def forward(
+        self,
+        noise: Tensor,
+        mel: Tensor,
+        speaker: Tensor | None = None,
+        pitch: Pitch | None = None,
+        offset: Tensor | None = None,
+    ) -> Sample:
+        """noise (B, T), mel (B, M, F) -> Sample. Raises UserError when lengths disagree.
+
+        pitch: F0 and voicing (B, F) instead of the predicted; offset (B,): the voice's phase at the start [cycles].
+        """
+        cond = self.conditioning(mel, speaker, pitch, offset)
+        _require_length("noise", noise, cond)
         signal, loc, log_scale = noise, torch.zeros_like(noise), torch.zeros_like(noise)
-        for flow in self._iaf():
+        for flow in self._steps():
             m, log_s = flow.affine(signal, cond)
             s = torch.exp(log_s)
             signal, loc, log_scale = signal * s + m, loc * s + m, log_scale + log_s
@@ -93,6 +120,22 @@ class Student(nn.Module):
         loc = loc / self.gain + self.config.pre_emphasis * shift_right(wav)
         log_scale = log_scale - math.log(self.gain)
         return Sample(wav, self._law(loc, log_scale), noise, log_scale.sum(1))
+
+    def conditioning(
+        self,
+        mel: Tensor,
+        speaker: Tensor | None = None,
+        pitch: Pitch | None = None,
+        offset: Tensor | None = None,
+        corrected: bool = True,
+    ) -> Conditioning:
+        """What the flows are driven by, for mel (B, M, F); pitch and offset as in `forward`."""
+        cond = self.upsample(mel, speaker)
+        if self.prior is None:
+            return cond
+        pitch = self._pitch(mel, pitch)
+        cycles = phase(pitch, self.config.audio, offset)
+        return self.prior.condition(cond, mel, self.upsample.standardised(mel), pitch, cycles, corrected)
 
     @torch.no_grad()
     @full_precision()
@@ -102,21 +145,39 @@ class Student(nn.Module):
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
         speaker: Tensor | None = None,
+        pitch: Pitch | None = None,
+        signal_model: bool = False,
     ) -> Tensor:
         """mel (B, M, F) -> wav (B, T) in one pass, or, where longer than chunk_length, in a pass for each chunk.
 
-        Chunks overlap by the receptive field, so the result is the same; they bound the memory.
+        Chunks overlap by the receptive field and carry the voice's phase on, so the result is the same; they bound the
+        memory. pitch (B, F): instead of the predicted. signal_model: flow 0 alone, without anything learnt from audio.
         """
         if temperature < 0:
             raise UserError(f"temperature: found {temperature}, expected 0 or more")
+        require(not signal_model or self.prior is not None, "signal_model", signal_model, "a student with a prior")
         noise, cond = self.noise(mel, temperature, generator), self.upsample(mel, speaker)
         hop = self.config.audio.hop_length
         frames, step, overlap = mel.shape[2], max(1, self.chunk_length // hop), -(-self.receptive_field // hop)
+        if self.prior is not None:
+            pitch = self._pitch(mel, pitch)
+            cycles, standardised = phase(pitch, self.config.audio), self.upsample.standardised(mel)
         chunks = []
         for first in range(0, frames, step):
             begin, end = max(0, first - overlap), min(frames, first + step)
-            signal, window = noise[:, begin * hop : end * hop], cond.window(begin, end)
-            for flow in self._iaf():
+            window = cond.window(begin, end)
+            if self.prior is not None and pitch is not None:
+                start, stop = max(0, begin - self.prior.context), min(frames, end + self.prior.context)
+                window = self.prior.condition(
+                    cond.window(start, stop),
+                    mel[:, :, start:stop],
+                    standardised[:, :, start:stop],
+                    pitch.frames(start, stop),
+                    cycles[:, start * hop : stop * hop],
+                    not signal_model,
+                ).window(begin - start, end - start)
+            signal = noise[:, begin * hop : end * hop]
+            for flow in self._steps()[: 1 if signal_model else None]:
                 signal, _ = flow(signal, window)
             chunks.append(signal[:, (first - begin) * hop :])
         wav, _ = self.de_emphasis(torch.cat(chunks, 1))
@@ -124,21 +185,36 @@ class Student(nn.Module):
 
     @torch.no_grad()
     @full_precision()
-    def log_prob(self, wav: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
+    def log_prob(self, wav: Tensor, mel: Tensor, speaker: Tensor | None = None, pitch: Pitch | None = None) -> Tensor:
         """Exact log density of wav (B, T) given mel (B, M, F), in nats (B,), by the sequential inverse."""
-        cond = self.upsample(mel, speaker)
-        if wav.dim() != 2 or wav.shape[1] != cond.length:
-            expected = f"(B, {cond.length}), the mel's frames x hop_length"
-            raise UserError(f"wav: found shape {tuple(wav.shape)}, expected {expected}")
+        cond = self.conditioning(mel, speaker, pitch)
+        _require_length("wav", wav, cond)
         return log_prob(self.chain, self.base(wav), wav, cond)
 
     @property
     def chain(self) -> Chain:
-        """The whole map as one flow: the IAFs, then de-emphasis."""
-        return Chain([*self._iaf(), self.de_emphasis])
+        """The whole map as one flow: the prior where there is one, the IAFs, then de-emphasis."""
+        return Chain([*self._steps(), self.de_emphasis])
 
     def _law(self, loc: Tensor, log_scale: Tensor) -> Logistic | Gaussian:
         return Logistic(loc, log_scale) if self.config.noise == "logistic" else Gaussian(loc, log_scale)
 
-    def _iaf(self) -> list[IAF]:
-        return [flow for flow in self.flows if isinstance(flow, IAF)]
+    def _pitch(self, mel: Tensor, given: Pitch | None) -> Pitch:
+        if given is None:
+            assert self.pitch is not None
+            return self.pitch.predict(mel)
+        expected = (mel.shape[0], mel.shape[2])
+        require(
+            tuple(given.f0.shape) == expected, "pitch", tuple(given.f0.shape), f"a value for each frame, {expected}"
+        )
+        return given
+
+    def _steps(self) -> list[SourceFilter | IAF]:
+        prior = [] if self.prior is None else [self.prior]
+        return [*prior, *(flow for flow in self.flows if isinstance(flow, IAF))]
+
+
+def _require_length(name: str, signal: Tensor, cond: Conditioning) -> None:
+    if signal.dim() != 2 or signal.shape[1] != cond.length:
+        expected = f"(B, {cond.length}), the mel's frames x hop_length"
+        raise UserError(f"{name}: found shape {tuple(signal.shape)}, expected {expected}")

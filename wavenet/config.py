@@ -109,8 +109,31 @@ class DistributionConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PitchConfig:
+    """Network that reads F0 and voicing off the mel, at frame rate: `layers` convolutions of `channels`.
+
+    bins: F0 classes, evenly spaced in log frequency over the tracker's range.
+    """
+
+    audio: AudioConfig = dataclasses.field(default_factory=AudioConfig)
+    channels: int = 96
+    layers: int = 3
+    kernel_size: int = 5
+    bins: int = 128
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "layers", "kernel_size"):
+            require(getattr(self, name) > 0, f"pitch.{name}", getattr(self, name), "a positive integer")
+        require(self.kernel_size % 2 == 1, "pitch.kernel_size", self.kernel_size, "an odd number")
+        require(self.bins > 2, "pitch.bins", self.bins, "3 or more")
+
+
+@dataclasses.dataclass(frozen=True)
 class TeacherConfig:
-    """An autoregressive WaveNet. gain: 1 / rms of the pre-emphasised speech; null measures it on the training clips."""
+    """An autoregressive WaveNet. gain: 1 / rms of the pre-emphasised speech; null measures it on the training clips.
+
+    source: the network also takes the voice's source (harmonics at F0) as conditioning; pitch then predicts F0.
+    """
 
     audio: AudioConfig = dataclasses.field(default_factory=AudioConfig)
     stack: StackConfig = dataclasses.field(default_factory=StackConfig)
@@ -118,6 +141,8 @@ class TeacherConfig:
     distribution: DistributionConfig = dataclasses.field(default_factory=DistributionConfig)
     pre_emphasis: float = 0.9
     gain: float | None = None
+    source: bool = False
+    pitch: PitchConfig = dataclasses.field(default_factory=PitchConfig)
     speakers: int = 0
     speaker_names: list[str] = dataclasses.field(default_factory=list)
     speaker_channels: int = 16
@@ -130,11 +155,34 @@ class TeacherConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class StudentConfig:
-    """A chain of inverse-autoregressive flows, one stack each.
+class SourceFilterConfig:
+    """Flow 0 of a source-filter student. taps: length of the noise filter [samples].
 
-    log_scale_range bounds the log scale of each flow. initial_log_scale: total log scale at the start, in nats, on
-    the scale of speech of unit rms. warm_start: begin with the teacher's frame-rate network.
+    correction_points: frequencies, evenly spaced in mel, at which the frame-rate network of `channels` corrects levels.
+    breath: share of noise in a voiced frame's magnitude at 0 Hz and at half the sample rate, before training.
+    """
+
+    taps: int = 256
+    channels: int = 64
+    correction_points: int = 48
+    breath: tuple[float, float] = (0.1, 0.6)
+
+    def __post_init__(self) -> None:
+        require(self.taps > 1, "source_filter.taps", self.taps, "2 or more")
+        require(self.channels > 0, "source_filter.channels", self.channels, "a positive integer")
+        require(self.correction_points > 1, "source_filter.correction_points", self.correction_points, "2 or more")
+        inside = all(0 < share < 1 for share in self.breath)
+        require(inside, "source_filter.breath", list(self.breath), "two shares between 0 and 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class StudentConfig:
+    """A chain of inverse-autoregressive flows, one stack each, and what comes before them.
+
+    prior: none (the textbook's student: the flows shape white noise) or source_filter (flow 0 is a signal model of
+    speech, the others start near the identity; pitch is the network that tells it F0 from the mel). log_scale_range
+    bounds the log scale of each flow. initial_log_scale: total log scale of the flows at the start, in nats, on the
+    scale of speech of unit rms; 0 under a source_filter. warm_start: begin with the teacher's frame-rate network.
     """
 
     audio: AudioConfig = dataclasses.field(default_factory=AudioConfig)
@@ -143,6 +191,9 @@ class StudentConfig:
     )
     upsample: UpsampleConfig = dataclasses.field(default_factory=UpsampleConfig)
     noise: Literal["logistic", "normal"] = "logistic"
+    prior: Literal["none", "source_filter"] = "none"
+    source_filter: SourceFilterConfig = dataclasses.field(default_factory=SourceFilterConfig)
+    pitch: PitchConfig = dataclasses.field(default_factory=PitchConfig)
     pre_emphasis: float = 0.9
     gain: float | None = None
     initial_log_scale: float = -0.6

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 
 import torch
@@ -12,11 +14,14 @@ from wavenet.config import TeacherConfig
 from wavenet.device import full_precision
 from wavenet.emphasis import pre_emphasis
 from wavenet.errors import UserError
+from wavenet.excitation import phase
 from wavenet.features import LogMel
 from wavenet.heads import make_head
 from wavenet.layers import shift_right
+from wavenet.pitch.contour import Pitch
 from wavenet.sampling.cached import sample_cached
 from wavenet.sampling.naive import sample_naive
+from wavenet.source import SIGNALS, Source
 from wavenet.stack import Stack
 from wavenet.upsample import Conditioning, Upsample
 
@@ -40,7 +45,14 @@ class Teacher(nn.Module):
         self.upsample = Upsample(
             config.upsample, config.audio.n_mels, config.audio.hop_length, config.speakers, config.speaker_channels
         )
-        self.stack = Stack(config.stack, 1, self.head.channels, self.upsample.channels)
+        self.source = Source(config.audio, config.pre_emphasis, self.gain) if config.source else None
+        self.pitch = None
+        if config.source:
+            from wavenet.pitch.net import PitchNet
+
+            self.pitch = PitchNet(config.pitch)
+        inputs = 1 + (SIGNALS if config.source else 0)
+        self.stack = Stack(config.stack, inputs, self.head.channels, self.upsample.channels)
         with torch.no_grad():
             assert self.stack.output.bias is not None
             self.stack.output.bias.copy_(self.head.initial_bias())
@@ -60,9 +72,35 @@ class Teacher(nn.Module):
         """Uniforms that one draw of x_t eats."""
         return self.head.noise_channels
 
-    def forward(self, wav: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Distribution:
-        """Distribution of x_t given x_<t and mel: wav (B, T), mel (B, M, F) -> batch shape (B, T)."""
-        return self.conditional(wav, self.upsample(mel, speaker))
+    def forward(
+        self,
+        wav: Tensor,
+        mel: Tensor,
+        speaker: Tensor | None = None,
+        pitch: Pitch | None = None,
+        offset: Tensor | None = None,
+    ) -> Distribution:
+        """Distribution of x_t given x_<t and mel: wav (B, T), mel (B, M, F) -> batch shape (B, T).
+
+        Only with config.source: pitch (B, F) instead of the predicted one, offset (B,) the voice's phase at the start.
+        """
+        return self.conditional(wav, self.conditioning(mel, speaker, pitch, offset))
+
+    def conditioning(
+        self,
+        mel: Tensor,
+        speaker: Tensor | None = None,
+        pitch: Pitch | None = None,
+        offset: Tensor | None = None,
+    ) -> Conditioning:
+        """What the network is driven by, for mel (B, M, F); with config.source the voice's source is part of it."""
+        cond = self.upsample(mel, speaker)
+        if self.source is None or self.pitch is None:
+            return cond
+        pitch = self.pitch.predict(mel) if pitch is None else pitch
+        cycles = phase(pitch, self.config.audio, offset)
+        voice = self.source.voice(self.source.log_magnitude(mel, pitch), pitch, cycles)
+        return dataclasses.replace(cond, signals=self.source.signals(pitch, cycles, voice))
 
     def conditional(self, wav: Tensor, cond: Conditioning) -> Distribution:
         """The same from conditioning already computed; raises UserError when lengths disagree."""
@@ -70,18 +108,23 @@ class Teacher(nn.Module):
             expected = f"(B, {cond.length}), the mel's frames x hop_length"
             raise UserError(f"wav: found shape {tuple(wav.shape)}, expected {expected}")
         emphasised = pre_emphasis(wav, self.config.pre_emphasis, self.gain)
-        params = self.stack(shift_right(emphasised)[:, None], cond).to(wav.dtype)  # autocast ends at the network
+        inputs = shift_right(emphasised)[:, None]
+        if cond.signals is not None:
+            inputs = torch.cat([inputs, cond.signals], 1)
+        params = self.stack(inputs, cond).to(wav.dtype)  # autocast ends at the network
         return self.head(params, self.config.pre_emphasis * shift_right(wav), self.gain)
 
     def stepper(self, mel: Tensor, speaker: Tensor | None = None) -> Callable[[Tensor], Distribution]:
         """A callable x_{t-1} (B, 1) -> Distribution of x_t, batch shape (B, 1), for t = 0, 1, ...; begin with zeros."""
-        stack_step = self.stack.stepper(mel.shape[0], self.upsample(mel, speaker))
+        cond = self.conditioning(mel, speaker)
+        stack_step = self.stack.stepper(mel.shape[0], cond)
         a, gain = self.config.pre_emphasis, self.gain
         before = mel.new_zeros(mel.shape[0], 1)
+        beside = itertools.repeat(before[:, :0]) if cond.signals is None else iter(cond.signals.unbind(2))
 
         def step(previous: Tensor) -> Distribution:
             nonlocal before
-            params = stack_step(gain * (previous - a * before))
+            params = stack_step(torch.cat([gain * (previous - a * before), next(beside)], 1))
             before = previous
             return self.head(params[..., None], a * previous, gain)
 
@@ -89,7 +132,7 @@ class Teacher(nn.Module):
 
     def windows(self, mel: Tensor, speaker: Tensor | None = None) -> Iterator[tuple[int, Conditioning]]:
         """For each t: the first sample and the conditioning of the shortest window of frames that decides x_t."""
-        cond, hop = self.upsample(mel, speaker), self.config.audio.hop_length
+        cond, hop = self.conditioning(mel, speaker), self.config.audio.hop_length
         for t in range(cond.length):
             first = max(0, t - self.receptive_field) // hop
             yield first * hop, cond.window(first, t // hop + 1)

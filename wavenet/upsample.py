@@ -20,11 +20,12 @@ class Conditioning:
     frames (B, C, F + 2): one replicated frame at either end. kernel (3, hop): the weights of the previous, own and next
     frame for each sample of a frame. Interpolation is linear along time and the same for all channels, so it commutes
     with any 1x1 projection without bias: networks project at frame rate, at 1/hop of the cost, and interpolate the
-    result.
+    result. signals (B, S, T), or None: what networks take at sample rate, such as a voice's source.
     """
 
     frames: Tensor
     kernel: Tensor
+    signals: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -33,7 +34,9 @@ class Conditioning:
 
     def window(self, first: int, last: int) -> Conditioning:
         """The frames first, ..., last - 1 alone, with their true neighbours."""
-        return Conditioning(self.frames[:, :, first : last + 2], self.kernel)
+        hop = self.kernel.shape[1]
+        signals = None if self.signals is None else self.signals[:, :, first * hop : last * hop]
+        return Conditioning(self.frames[:, :, first : last + 2], self.kernel, signals)
 
     def project(self, weight: Tensor) -> Conditioning:
         """Apply a 1x1 projection, weight (O, C), at frame rate."""
@@ -46,6 +49,12 @@ class Conditioning:
     def at_samples(self) -> Tensor:
         """cond (B, C, T)."""
         return torch.matmul(self.frames.unfold(2, 3, 1), self.kernel).flatten(2)
+
+
+def linear_kernel(hop_length: int) -> Tensor:
+    """(3, hop): weights of the previous, own and next frame; linear between frame centres, (i + 1/2) hop."""
+    place = (torch.arange(hop_length) + 0.5) / hop_length - 0.5
+    return torch.stack([(-place).clamp(min=0), 1 - place.abs(), place.clamp(min=0)])
 
 
 class Upsample(nn.Module):
@@ -78,8 +87,7 @@ class Upsample(nn.Module):
         )
         self.embedding = nn.Embedding(speakers, speaker_channels) if speakers else None
         self.voice = nn.Linear(speaker_channels, config.channels) if speakers else None
-        place = (torch.arange(hop_length) + 0.5) / hop_length - 0.5
-        self.kernel = nn.Parameter(torch.stack([(-place).clamp(min=0), 1 - place.abs(), place.clamp(min=0)]))
+        self.kernel = nn.Parameter(linear_kernel(hop_length))
         self.register_buffer("mean", torch.zeros(n_mels))
         self.register_buffer("std", torch.ones(n_mels))
 
@@ -88,11 +96,15 @@ class Upsample(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(std)
 
+    def standardised(self, mel: Tensor) -> Tensor:
+        """(B, M, F) with mean 0 and variance 1 in each band of the training corpus."""
+        return (mel - self.mean[:, None]) / self.std[:, None]
+
     def forward(self, mel: Tensor, speaker: Tensor | None = None) -> Conditioning:
         """Raises UserError when the mel or the speaker do not fit the model."""
         if mel.dim() != 3 or mel.shape[1] != self.n_mels or mel.shape[2] == 0:
             raise UserError(f"mel: found shape {tuple(mel.shape)}, expected (B, {self.n_mels}, F) with F > 0")
-        frames = self.network((mel - self.mean[:, None]) / self.std[:, None])
+        frames = self.network(self.standardised(mel))
         if self.embedding is not None and self.voice is not None:
             if speaker is None:
                 raise UserError(f"speaker: found none, expected an index below {self.speakers} for each clip")

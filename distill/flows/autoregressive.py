@@ -21,7 +21,8 @@ class IAF(Flow):
     """x_t = z_t exp(log_scale_t) + loc_t, both functions of z_<t and cond; log_det = sum_t log_scale_t.
 
     Paper -> code: mu -> loc, s -> exp(log_scale). z (B, T), cond of the same T -> x (B, T), log_det (B,) in nats.
-    log_scale lies softly inside log_scale_range; it starts near initial_log_scale.
+    log_scale lies softly inside log_scale_range; it starts near initial_log_scale. signals: channels of cond.signals
+    that the network takes beside the noise. output_gain: factor on the last layer's first weights (small: identity).
     """
 
     def __init__(
@@ -30,22 +31,39 @@ class IAF(Flow):
         cond_channels: int = 0,
         log_scale_range: tuple[float, float] = (-7.0, 5.0),
         initial_log_scale: float = 0.0,
+        signals: int = 0,
+        output_gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.low, self.high = log_scale_range
-        self.stack = Stack(config, 1, 2, cond_channels)
+        self.signals = signals
+        self.stack = Stack(config, 1 + signals, 2, cond_channels)
         with torch.no_grad():
+            self.stack.output.weight.mul_(output_gain)
             assert self.stack.output.bias is not None
             self.stack.output.bias.copy_(torch.tensor([0.0, initial_log_scale]))
 
     def affine(self, noise: Tensor, cond: Conditioning | None = None) -> tuple[Tensor, Tensor]:
         """loc (B, T) and log_scale (B, T) of x_t given z_<t."""
-        return self._bounded(self.stack(shift_right(noise)[:, None], cond).to(noise.dtype))  # autocast ends here
+        inputs = shift_right(noise)[:, None]
+        if self.signals:
+            inputs = torch.cat([inputs, self._signals(cond)], 1)
+        return self._bounded(self.stack(inputs, cond).to(noise.dtype))  # autocast ends here
 
     def forward(self, noise: Tensor, cond: Conditioning | None = None) -> tuple[Tensor, Tensor]:
         """In parallel over t."""
         loc, log_scale = self.affine(noise, cond)
         return noise * torch.exp(log_scale) + loc, log_scale.sum(1)
+
+    @property
+    def receptive_field(self) -> int:
+        """x_t depends on at most this many noise samples before z_t."""
+        return self.stack.receptive_field
+
+    @property
+    def macs_per_sample(self) -> int:
+        """Multiply-accumulates a sample."""
+        return self.stack.macs_per_sample
 
     @torch.no_grad()
     def inverse(self, signal: Tensor, cond: Conditioning | None = None) -> tuple[Tensor, Tensor]:
@@ -53,12 +71,18 @@ class IAF(Flow):
         step = self.stack.stepper(signal.shape[0], cond)
         noise, samples = torch.zeros_like(signal[:, :1]), []
         log_det = signal.new_zeros(signal.shape[0])
-        for value in signal.split(1, 1):
-            loc, log_scale = self._bounded(step(noise)[..., None])
+        extra = self._signals(cond).unbind(2) if self.signals else [noise[:, :0]] * signal.shape[1]
+        for value, beside in zip(signal.split(1, 1), extra, strict=True):
+            loc, log_scale = self._bounded(step(torch.cat([noise, beside], 1))[..., None])
             noise = (value - loc) * torch.exp(-log_scale)
             log_det = log_det - log_scale[:, 0]
             samples.append(noise)
         return torch.cat(samples, 1), log_det
+
+    def _signals(self, cond: Conditioning | None) -> Tensor:
+        signals = None if cond is None else cond.signals
+        assert signals is not None, "this flow was built with sample-rate signals"
+        return signals
 
     def _bounded(self, params: Tensor) -> tuple[Tensor, Tensor]:
         loc, raw = params.unbind(1)

@@ -1,0 +1,103 @@
+r"""The spectral envelope that a log-mel states, in the units of the signal: amplitudes of lines, densities of noise.
+
+A mel band is a weighted sum of |X_k|, the magnitude spectrum of a windowed frame; divided by the weights' sum it is the
+mean |X| around the band's centre. Two facts of the window w turn that into a level, for any n_fft, hop and bands:
+
+    a line of amplitude A adds         sum_k |X_k| = A * line,      line = mean over w of sum_k |W(w_k - w)| / 2
+    noise of spectral magnitude |H|    E |X_k|     = |H| * noise,   noise = sqrt(pi / 4 * sum_n w_n^2)
+
+(unit variance before the filter; |X| of Gaussian noise is Rayleigh). The lines of a voice stand f0 apart, so the line
+at k f0 owns one period of the frequency axis: A_k = f0 / (df * line) * mean of |X| over [k f0 - f0/2, k f0 + f0/2].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wavenet.config import AudioConfig
+from wavenet.features import mel_basis
+
+_OFFSETS = 32  # places of a line between two bins, over which the sum of its lobe is averaged
+_SMALLEST = 1e-9  # magnitude, far under any recording's: keeps logarithms finite
+_ABOVE_BANDS = -12.0  # dB an octave: how speech falls where the mel has ended
+
+
+class MelEnvelope(nn.Module):
+    """mel (B, M, F) in nats -> smooth magnitude spectra; parameter-free.
+
+    bins: frequencies of the analysis, n_fft / 2 + 1 of them, `spacing` Hz apart. line, noise: see above.
+    """
+
+    interpolation: Tensor
+    area: Tensor
+
+    def __init__(self, audio: AudioConfig) -> None:
+        super().__init__()
+        self.audio = audio
+        self.bins = audio.n_fft // 2 + 1
+        self.spacing = audio.sample_rate / audio.n_fft
+        window = torch.hann_window(audio.win_length, dtype=torch.float64)
+        self.line = _line_sum(window, audio.n_fft)
+        self.noise = float((torch.pi / 4 * window.square().sum()).sqrt())
+        basis = mel_basis(audio).double()
+        frequency = torch.arange(self.bins, dtype=torch.float64) * self.spacing
+        centres = (basis @ frequency) / basis.sum(1).clamp(min=_SMALLEST)
+        interpolation = _linear(centres, frequency) * _roll_off(centres[-1], frequency)
+        self.register_buffer("interpolation", interpolation.float(), persistent=False)
+        self.register_buffer("area", basis.sum(1).clamp(min=_SMALLEST).float()[:, None], persistent=False)
+
+    def magnitude(self, mel: Tensor) -> Tensor:
+        """Mean |X| at every bin, (B, F, bins), linear between band centres, which keeps its integral."""
+        density = torch.exp(mel) / self.area
+        return torch.matmul(density.transpose(1, 2), self.interpolation).clamp(min=_SMALLEST)
+
+    def integral(self, mel: Tensor) -> Tensor:
+        """C(f), the integral of the magnitude from 0 to every bin, in bins: (B, F, bins)."""
+        magnitude = self.magnitude(mel)
+        steps = 0.5 * (magnitude[..., 1:] + magnitude[..., :-1])
+        return torch.nn.functional.pad(steps, (1, 0)).cumsum(-1)
+
+    def smoothed(self, integral: Tensor, frequency: Tensor, width: Tensor) -> Tensor:
+        """Mean of the magnitude over [f - width/2, f + width/2]: frequency (B, F, N), width (B, F) [Hz] -> (B, F, N).
+
+        Never over less than two bins. The spectrum is even around 0 and around half the sample rate.
+        """
+        half = (0.5 * width / self.spacing).clamp(min=1.0)[..., None]
+        place = frequency / self.spacing
+        return (self._at(integral, place + half) - self._at(integral, place - half)) / (2 * half)
+
+    def _at(self, integral: Tensor, place: Tensor) -> Tensor:
+        """C at fractional bins, odd around 0 and around the last bin."""
+        last = self.bins - 1
+        folded = torch.where(place.abs() > last, 2 * last - place.abs(), place.abs()).clamp(0, last)
+        low = folded.floor().long().clamp(max=last - 1)
+        share = folded - low
+        value = integral.gather(2, low) * (1 - share) + integral.gather(2, low + 1) * share
+        value = torch.where(place.abs() > last, 2 * integral[..., -1:] - value, value)
+        return value * place.sign()
+
+
+def _line_sum(window: Tensor, n_fft: int) -> float:
+    """Sum over bins of the magnitude of a unit-amplitude line, averaged over its place between bins."""
+    time = torch.arange(len(window), dtype=window.dtype)
+    offsets = torch.arange(_OFFSETS, dtype=window.dtype)[:, None] / _OFFSETS
+    spectra = torch.fft.fft(window * torch.exp(2j * torch.pi * offsets * time / n_fft), n_fft)
+    return float(spectra.abs().sum(1).mean() / 2)
+
+
+def _linear(centres: Tensor, frequency: Tensor) -> Tensor:
+    """(M, bins): weights that interpolate values at `centres` linearly, constant beyond the first and the last."""
+    right = torch.searchsorted(centres, frequency).clamp(1, len(centres) - 1)
+    left = right - 1
+    share = ((frequency - centres[left]) / (centres[right] - centres[left])).clamp(0, 1)
+    weights = torch.zeros(len(centres), len(frequency), dtype=centres.dtype)
+    places = torch.arange(len(frequency))
+    weights[left, places] += 1 - share
+    weights[right, places] += share
+    return weights
+
+
+def _roll_off(top: Tensor, frequency: Tensor) -> Tensor:
+    octaves = torch.log2((frequency / top).clamp(min=1.0))
+    return 10 ** (_ABOVE_BANDS * octaves / 20)

@@ -1,0 +1,86 @@
+r"""A voice's source as a mel and a pitch state it: spectrum, harmonics, and the signals that networks are given.
+
+Nothing here is learned. Levels come from wavenet.envelope, phases from wavenet.excitation; the signal is the models'
+inner one, pre-emphasised speech of unit rms. In voiced frames the magnitude is averaged over one period of the
+frequency axis around each frequency, which takes the harmonics out of the envelope.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wavenet.config import AudioConfig
+from wavenet.envelope import MelEnvelope
+from wavenet.excitation import fade, harmonic_count, harmonics, voicing
+from wavenet.pitch.contour import Pitch
+
+SIGNALS = 4  # channels of Source.signals
+
+
+class Source(nn.Module):
+    """mel (B, M, F) and pitch (B, F) -> the voiced part of speech (B, T), T = F hop; parameter-free."""
+
+    frequency: Tensor
+    emphasis: Tensor
+
+    def __init__(self, audio: AudioConfig, pre_emphasis: float, gain: float) -> None:
+        super().__init__()
+        self.audio = audio
+        self.envelope = MelEnvelope(audio)
+        frequency = torch.arange(self.envelope.bins) * self.envelope.spacing
+        turn = torch.cos(2 * torch.pi * frequency / audio.sample_rate)
+        # |1 - a e^{-iw}|, what pre-emphasis does to a magnitude.
+        emphasis = gain * (1 + pre_emphasis**2 - 2 * pre_emphasis * turn).sqrt()
+        self.register_buffer("frequency", frequency, persistent=False)
+        self.register_buffer("emphasis", emphasis.log(), persistent=False)
+
+    def log_magnitude(self, mel: Tensor, pitch: Pitch) -> Tensor:
+        """log of the mean |STFT| of the inner signal at every bin, (B, F, bins)."""
+        width = torch.where(pitch.voiced > 0, pitch.f0, torch.zeros_like(pitch.f0))
+        every = self.frequency.expand(*pitch.f0.shape, -1)
+        return self.envelope.smoothed(self.envelope.integral(mel), every, width).log() + self.emphasis
+
+    def voice(self, log_magnitude: Tensor, pitch: Pitch, cycles: Tensor) -> Tensor:
+        """The harmonics (B, T) of a spectrum (B, F, bins), at the phase `cycles` (B, T) of excitation.phase.
+
+        A harmonic's own phase is the spectrum's minimum phase: the pulse of a vocal tract instead of a click.
+        """
+        order = torch.arange(1, harmonic_count(pitch, self.audio) + 1, device=pitch.f0.device, dtype=pitch.f0.dtype)
+        frequency = pitch.f0[..., None] * order  # (B, F, H)
+        place = frequency.clamp(max=self.audio.sample_rate / 2) / self.envelope.spacing
+        share = pitch.f0 * pitch.voiced / (self.envelope.spacing * self.envelope.line)
+        magnitude = torch.exp(between(log_magnitude, place)) * share[..., None] * fade(frequency, self.audio)
+        angle = between(_folded_spectrum(log_magnitude).imag, place)
+        return harmonics(cycles, torch.polar(magnitude, angle).transpose(1, 2), self.audio)
+
+    def signals(self, pitch: Pitch, cycles: Tensor, voice: Tensor) -> Tensor:
+        """What a network takes at sample rate, (B, 4, T): voicing, its sine and cosine at F0, and the harmonics."""
+        level, angle = voicing(pitch, self.audio), 2 * torch.pi * cycles
+        return torch.stack([level, level * torch.sin(angle), level * torch.cos(angle), voice], 1)
+
+
+def minimum_phase(log_magnitude: Tensor, taps: int) -> Tensor:
+    r"""h (..., taps), causal and of minimum phase, from log |H| (..., n / 2 + 1) at the bins of an n-point transform.
+
+    c = irfft(log |H|), with c_1 ... c_{n/2-1} doubled and the other half dropped, h = irfft(exp(rfft(c))) (Oppenheim
+    and Schafer, Discrete-Time Signal Processing, 13.5). h_0 = e^{c_0}, c_0 the mean of log |H|: positive.
+    """
+    size = 2 * (log_magnitude.shape[-1] - 1)
+    return torch.fft.irfft(torch.exp(_folded_spectrum(log_magnitude)), size)[..., :taps]
+
+
+def between(values: Tensor, place: Tensor) -> Tensor:
+    """values (B, F, N) at fractional places (B, F, H), linear -> (B, F, H)."""
+    low = place.floor().long().clamp(0, values.shape[-1] - 2)
+    share = place - low
+    return values.gather(-1, low) * (1 - share) + values.gather(-1, low + 1) * share
+
+
+def _folded_spectrum(log_magnitude: Tensor) -> Tensor:
+    """log H (..., n / 2 + 1) of minimum phase: real part as given, imaginary part the phase, unwrapped [rad]."""
+    size = 2 * (log_magnitude.shape[-1] - 1)
+    fold = torch.full((size,), 2.0, dtype=log_magnitude.dtype, device=log_magnitude.device)
+    fold[0] = fold[size // 2] = 1.0
+    fold[size // 2 + 1 :] = 0.0
+    return torch.fft.rfft(torch.fft.irfft(log_magnitude, size) * fold)
