@@ -112,20 +112,25 @@ class DistributionConfig:
 class PitchConfig:
     """Network that reads F0 and voicing off the mel, at frame rate: `layers` convolutions of `channels`.
 
-    bins: F0 classes, evenly spaced in log frequency over the tracker's range.
+    bins: classes of F0, evenly spaced in log frequency. mel_jitter, level_jitter: what is added to a mel in training,
+    standard deviation over its values [of the standardised mel], and over clips, one number for all bands [nats].
     """
 
     audio: AudioConfig = dataclasses.field(default_factory=AudioConfig)
     channels: int = 96
-    layers: int = 3
-    kernel_size: int = 5
+    layers: int = 4
+    kernel_size: int = 3
     bins: int = 128
+    mel_jitter: float = 0.05
+    level_jitter: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("channels", "layers", "kernel_size"):
             require(getattr(self, name) > 0, f"pitch.{name}", getattr(self, name), "a positive integer")
         require(self.kernel_size % 2 == 1, "pitch.kernel_size", self.kernel_size, "an odd number")
         require(self.bins > 2, "pitch.bins", self.bins, "3 or more")
+        for name in ("mel_jitter", "level_jitter"):
+            require(getattr(self, name) >= 0, f"pitch.{name}", getattr(self, name), "0 or more")
 
 
 @dataclasses.dataclass(frozen=True)
