@@ -9,14 +9,16 @@ from torch import nn
 
 from distill.student import Student
 from wavenet import checkpoint
-from wavenet.config import StudentConfig, TeacherConfig, from_dict
+from wavenet.config import PitchConfig, StudentConfig, TeacherConfig, from_dict
 from wavenet.device import resolve_device
 from wavenet.errors import UserError
+from wavenet.pitch.net import PitchNet
 from wavenet.teacher import Teacher
 
 KINDS: dict[str, tuple[type[Any], type[Any]]] = {
     "teacher": (TeacherConfig, Teacher),
     "student": (StudentConfig, Student),
+    "pitch": (PitchConfig, PitchNet),
 }
 
 

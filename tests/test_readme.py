@@ -23,6 +23,7 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 ENTRY_POINTS = {
     "wavenet-prepare": "wavenet.prepare",
     "wavenet-train": "wavenet.train",
+    "wavenet-train-pitch": "wavenet.pitch.train",
     "distill-train": "distill.train",
     "distill-synthesize": "distill.synthesize",
     "distill-evaluate": "distill.evaluate",

@@ -1,0 +1,127 @@
+r"""mel -> F0 and voicing, at frame rate.
+
+F0 is a class among K bins c_k, evenly spaced in log F0 over the tracker's range, and is read off as the mean of the
+classes around the most probable one, k* = argmax_k p_k:
+
+    log F0 = sum_{|k - k*| <= 4} p_k c_k / sum_{|k - k*| <= 4} p_k
+
+so that an octave's doubt is decided and not averaged, and the error is a fraction of a bin (Kim et al. 2018,
+arXiv 1802.06182, there from the waveform).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wavenet.config import PitchConfig
+from wavenet.errors import UserError
+from wavenet.pitch.contour import Pitch
+
+F_MIN, F_MAX = 40.0, 500.0  # Hz: the tracker's range
+_AROUND = 4  # bins at either side of the most probable that decide the place of F0
+
+
+class PitchEstimate(NamedTuple):
+    """log_f0 (B, F) [log Hz], voicing_logit (B, F): voiced where positive, f0_logits (B, K, F) of the classes."""
+
+    log_f0: Tensor
+    voicing_logit: Tensor
+    f0_logits: Tensor
+
+
+class PitchNet(nn.Module):
+    """mel (B, M, F) -> PitchEstimate. Frame i depends on the `reach` frames to either side of it.
+
+    Mels are standardised per band with the statistics of the training corpus (`set_statistics`), which travel in the
+    weights, as do the bins.
+    """
+
+    mean: Tensor
+    std: Tensor
+    bins: Tensor
+
+    def __init__(self, config: PitchConfig) -> None:
+        super().__init__()
+        self.config = config
+        sizes = [config.audio.n_mels] + [config.channels] * config.layers
+        self.network = nn.Sequential(
+            *(
+                module
+                for before, after in itertools.pairwise(sizes)
+                for module in (
+                    nn.Conv1d(before, after, config.kernel_size, padding="same", padding_mode="replicate"),
+                    nn.LeakyReLU(0.1),
+                )
+            ),
+            nn.Conv1d(config.channels, 1 + config.bins, 1),
+        )
+        self.register_buffer("mean", torch.zeros(config.audio.n_mels))
+        self.register_buffer("std", torch.ones(config.audio.n_mels))
+        self.register_buffer("bins", torch.linspace(math.log(F_MIN), math.log(F_MAX), config.bins))
+
+    @property
+    def reach(self) -> int:
+        """Frames to either side that decide about a frame in `forward`; `predict` also looks at its neighbours."""
+        return self.config.layers * (self.config.kernel_size // 2)
+
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Standardise each mel band with mean (M,) and std (M,) of the training corpus [nats]."""
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+
+    def standardised(self, mel: Tensor) -> Tensor:
+        """(B, M, F) with mean 0 and variance 1 in each band of the training corpus. UserError for another shape."""
+        if mel.dim() != 3 or mel.shape[1] != len(self.mean) or mel.shape[2] == 0:
+            raise UserError(f"mel: found shape {tuple(mel.shape)}, expected (B, {len(self.mean)}, F) with F > 0")
+        return (mel - self.mean[:, None]) / self.std[:, None]
+
+    def forward(self, mel: Tensor) -> PitchEstimate:
+        """Differentiable, but for the choice of the most probable class. UserError for a mel of another shape."""
+        return self.estimate(self.standardised(mel))
+
+    def estimate(self, standardised: Tensor) -> PitchEstimate:
+        """PitchEstimate from a mel that is standardised already, (B, M, F)."""
+        voicing_logit, f0_logits = self.network(standardised).split([1, self.config.bins], 1)
+        return PitchEstimate(self._read(f0_logits), voicing_logit[:, 0], f0_logits)
+
+    @torch.no_grad()
+    def predict(self, mel: Tensor) -> Pitch:
+        """F0 in the tracker's range, and voicing, 0 or 1, of mel (B, M, F).
+
+        A frame is voiced where most of it and its two neighbours are: a flip of one frame is a click. F0 is
+        interpolated through what is not voiced, as in training labels.
+        """
+        estimate = self(mel)
+        votes = F.pad((estimate.voicing_logit > 0).to(mel.dtype), (1, 1), mode="replicate").unfold(1, 3, 1).sum(2)
+        voiced = votes >= 2
+        return Pitch(_bridged(estimate.log_f0, voiced).exp().clamp(F_MIN, F_MAX), voiced.to(mel.dtype))
+
+    def targets(self, f0: Tensor) -> Tensor:
+        """Class probabilities (B, K, F) of f0 (B, F) [Hz]: a Gaussian over the bins, one bin wide, that sums to 1."""
+        width = self.bins[1] - self.bins[0]
+        distance = (f0.clamp(F_MIN, F_MAX).log()[:, None] - self.bins[:, None]) / width
+        return torch.softmax(-0.5 * distance.square(), 1)
+
+    def _read(self, f0_logits: Tensor) -> Tensor:
+        best = f0_logits.argmax(1, keepdim=True)
+        place = torch.arange(self.config.bins, device=f0_logits.device)[:, None]
+        near = f0_logits.masked_fill((place - best).abs() > _AROUND, -math.inf)
+        return (torch.softmax(near, 1) * self.bins[:, None]).sum(1)
+
+
+def _bridged(log_f0: Tensor, voiced: Tensor) -> Tensor:
+    """log_f0 (B, F), linear between the voiced frames around each unvoiced one, constant beyond the outermost."""
+    frames = log_f0.shape[1]
+    place = torch.arange(frames, device=log_f0.device).expand_as(log_f0)
+    before = torch.where(voiced, place, -1).cummax(1).values
+    after = torch.where(voiced, place, frames).flip(1).cummin(1).values.flip(1)
+    before, after = torch.where(before < 0, after, before), torch.where(after == frames, before, after)
+    before, after = before.clamp(0, frames - 1), after.clamp(0, frames - 1)  # nothing voiced: any value does
+    weight = (place - before) / (after - before).clamp(min=1)
+    return torch.lerp(log_f0.gather(1, before), log_f0.gather(1, after), weight.to(log_f0.dtype))
