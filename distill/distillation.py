@@ -13,7 +13,7 @@ from distill.student import Student
 from wavenet.config import AudioConfig, require
 from wavenet.data import Batch, Clip, Corpus, clip_length, load_clip
 from wavenet.errors import UserError
-from wavenet.likelihood import clip_speaker, first_scored
+from wavenet.likelihood import clip_speaker, first_scored, random_offset
 from wavenet.teacher import Teacher
 from wavenet.trainer import Validation
 
@@ -59,9 +59,11 @@ class Distillation:
         self, student: Student, batch: Batch, generator: torch.Generator | None, start: int
     ) -> dict[str, Tensor]:
         noise = student.noise(batch.mel, generator=generator)
-        sample = student(noise, batch.mel, batch.speaker)
+        # One voice for both: the teacher's source, where it has one, is in step with the student's.
+        pitch, offset = batch.pitch, random_offset(batch, generator) if student.training else None
+        sample = student(noise, batch.mel, batch.speaker, pitch, offset)
         objective = self.objective(student, start)
-        judged = self.teacher(sample.wav, batch.mel, batch.speaker) if objective.needs_teacher else None
+        judged = self.teacher(sample.wav, batch.mel, batch.speaker, pitch, offset) if objective.needs_teacher else None
         return objective(sample, judged, batch.wav, generator)
 
     def long_enough(self, clips: Sequence[Clip], audio: AudioConfig) -> list[Clip]:
@@ -86,7 +88,9 @@ class Distillation:
             length = round(_SECONDS * audio.sample_rate) // audio.hop_length * audio.hop_length
             wav = load_clip(clip, audio)[None, :length].to(device)
             speaker = clip_speaker(clip, student.config, device)
-            batch = Batch(wav, student.log_mel(wav), speaker)
+            mel = student.log_mel(wav)
+            net = student.pitch or self.teacher.pitch
+            batch = Batch(wav, mel, speaker, None if net is None else net.predict(mel))
             start = first_scored(self.start, wav.shape[1])
             terms = self._terms(student, batch, torch.Generator().manual_seed(number), start)
             for name, value in terms.items():

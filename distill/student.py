@@ -26,6 +26,7 @@ from wavenet.excitation import phase
 from wavenet.features import LogMel
 from wavenet.layers import shift_right
 from wavenet.pitch.contour import Pitch
+from wavenet.pitch.net import PitchNet
 from wavenet.source import SIGNALS
 from wavenet.upsample import Conditioning, Upsample
 
@@ -60,14 +61,12 @@ class Student(nn.Module):
             config.upsample, config.audio.n_mels, config.audio.hop_length, config.speakers, config.speaker_channels
         )
         self.prior: SourceFilter | None = None
-        self.pitch = None
+        self.pitch: PitchNet | None = None
         near = 1.0
         if config.prior == "source_filter":
             spread = float(self.base(torch.zeros(())).stddev)
             self.prior = SourceFilter(config.source_filter, config.audio, config.pre_emphasis, self.gain, spread)
-            from wavenet.pitch.net import PitchNet
-
-            self.pitch = PitchNet(config.pitch)
+            self.pitch = PitchNet(config.pitch).requires_grad_(False)
             near = _NEAR_IDENTITY
         share = 0.0 if self.prior else config.initial_log_scale / len(config.flows)
         signals = SIGNALS if self.prior else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +16,14 @@ from distill.distillation import Distillation
 from distill.gate import check_teacher, linear_prediction_baseline
 from distill.objective import ObjectiveConfig
 from distill.student import Student
+from wavenet import checkpoint
 from wavenet.config import AudioConfig, DataConfig, StudentConfig, TrainConfig, parse_arguments, to_dict
 from wavenet.data import Corpus, CropDataset
 from wavenet.device import resolve_device
 from wavenet.errors import UserError, command
 from wavenet.likelihood import held_out
+from wavenet.pitch.load import load_pitch, with_pitch
+from wavenet.pitch.net import PitchNet
 from wavenet.teacher import Teacher
 from wavenet.train import check_speakers, open_training_corpus
 from wavenet.trainer import Task, Validation, train
@@ -45,11 +47,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument("--train", type=TrainConfig, default=TrainConfig())
     parser.add_argument("--teacher", type=str, required=True, help="the teacher's run folder or checkpoint")
+    parser.add_argument("--pitch", type=str, help="a run of wavenet-train-pitch, for a student with a source_filter")
     parser.add_argument("--out", type=str, required=True, help="run folder: checkpoint, configuration, logs")
     parser.add_argument("--force", action="store_true", help="distil even a teacher weaker than linear prediction")
     found = parse_arguments(parser, argv)
     return train_student(
-        found.model, found.objective, found.data, found.train, Path(found.teacher), Path(found.out), found.force
+        found.model,
+        found.objective,
+        found.data,
+        found.train,
+        Path(found.teacher),
+        Path(found.out),
+        found.force,
+        found.pitch,
     )
 
 
@@ -61,8 +71,12 @@ def train_student(
     teacher_path: Path,
     run: Path,
     force: bool = False,
+    pitch: str | None = None,
 ) -> int:
-    """Distil, or resume distilling, the student of a run folder. Returns the exit status."""
+    """Distil, or resume distilling, the student of a run folder. Returns the exit status.
+
+    pitch: the network that a source-filter student takes F0 from, trained before; it becomes part of the student.
+    """
     teacher = models.load(teacher_path, resolve_device(config.device))
     if not isinstance(teacher, Teacher):
         raise UserError(f"{teacher_path}: found a {type(teacher).__name__.lower()}, expected a teacher")
@@ -70,17 +84,23 @@ def train_student(
         # Its density is constant over each class: no gradient tells the student where to move.
         raise UserError(f"{teacher_path}: found a mulaw teacher, expected mol or gaussian, which have a smooth density")
     model_config = adopt(recipe, teacher)
+    net = _pitch_network(model_config, teacher, pitch)
+    if net is not None and model_config.prior == "source_filter":
+        model_config = dataclasses.replace(model_config, pitch=net.config)
     corpus = open_training_corpus(data, model_config.audio)
     check_speakers(model_config, corpus)
     _gate(teacher, corpus, data.validation_clips, str(teacher_path), force)
     torch.manual_seed(config.seed)
     model = Student(model_config)
     print(warm_start(model, teacher), file=sys.stderr)
-    batches = CropDataset(
+    if model.pitch is not None and net is not None:
+        model.pitch.load_state_dict(net.state_dict())
+    crops = CropDataset(
         corpus.train, model_config.audio, config.crop_length, config.batch_size, config.seed, model_config.speaker_names
     )
-    for note in batches.notes:
+    for note in crops.notes:
         print(note, file=sys.stderr)
+    batches = crops if net is None else with_pitch(crops, run, data.workers)
     distillation = Distillation(teacher, objective, config.crop_length)
     distillation.long_enough(corpus.dev, model_config.audio)  # known now, not at the first validation
 
@@ -100,8 +120,9 @@ def train_student(
             "objective": to_dict(objective),
             "data": to_dict(data) | {"digest": corpus.digest},
             "train": to_dict(config),
-            "teacher": fingerprint(teacher),
-        },
+            "teacher": checkpoint.fingerprint(teacher),
+        }
+        | ({} if net is None else {"pitch": checkpoint.fingerprint(net)}),
     )
     return train(task, config, batches, data.workers, run)
 
@@ -137,6 +158,17 @@ def adopt(config: StudentRecipe, teacher: Teacher) -> StudentConfig:
     return StudentConfig(**own | adopted)
 
 
+def _pitch_network(config: StudentConfig, teacher: Teacher, path: str | None) -> PitchNet | None:
+    """Where F0 comes from: the run that is named, or the teacher's own network; None where nothing needs F0."""
+    if config.prior == "none" and path is not None:
+        raise UserError(f"--pitch: found {path}, expected none for a student without a prior")
+    if path is not None:
+        return load_pitch(path, config.audio)
+    if config.prior == "source_filter" and teacher.pitch is None:
+        raise UserError("--pitch: found none, expected a run of wavenet-train-pitch, for the prior needs F0")
+    return teacher.pitch
+
+
 def warm_start(student: Student, teacher: Teacher) -> str:
     """Start the student's frame-rate network from the teacher's where sizes agree; returns a line that says which."""
     student.upsample.set_statistics(teacher.upsample.mean, teacher.upsample.std)
@@ -147,15 +179,6 @@ def warm_start(student: Student, teacher: Teacher) -> str:
         return "student's frame-rate network: fresh (its sizes are not the teacher's)"
     student.upsample.load_state_dict(theirs)
     return "student's frame-rate network: the teacher's, to begin with"
-
-
-def fingerprint(model: nn.Module) -> str:
-    """A digest of the weights, so that a run is not resumed under another teacher."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _gate(teacher: Teacher, corpus: Corpus, clips: int, name: str, force: bool) -> None:

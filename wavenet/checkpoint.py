@@ -6,13 +6,14 @@ Read with torch's restricted unpickler (weights_only), so that loading a strange
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wavenet.errors import UserError
 
@@ -113,3 +114,12 @@ def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu")
 def weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The weights to use: averaged where the run kept an average, else the plain ones."""
     return checkpoint.model_state if checkpoint.ema_state is None else checkpoint.ema_state
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A digest of the weights, so that a run is not resumed under another teacher or pitch network."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

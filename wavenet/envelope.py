@@ -20,6 +20,7 @@ from wavenet.features import mel_basis
 
 _OFFSETS = 32  # places of a line between two bins, over which the sum of its lobe is averaged
 _SMALLEST = 1e-9  # magnitude, far under any recording's: keeps logarithms finite
+_PLACES = 8  # of a line between two bins, for which its mel is tabulated
 _ABOVE_BANDS = -12.0  # dB an octave: how speech falls where the mel has ended
 
 
@@ -31,6 +32,8 @@ class MelEnvelope(nn.Module):
 
     interpolation: Tensor
     area: Tensor
+    basis: Tensor
+    line_mels: Tensor
 
     def __init__(self, audio: AudioConfig) -> None:
         super().__init__()
@@ -45,6 +48,8 @@ class MelEnvelope(nn.Module):
         centres = (basis @ frequency) / basis.sum(1).clamp(min=_SMALLEST)
         interpolation = _linear(centres, frequency) * _roll_off(centres[-1], frequency)
         self.register_buffer("interpolation", interpolation.float(), persistent=False)
+        self.register_buffer("basis", basis.float(), persistent=False)
+        self.register_buffer("line_mels", _line_mels(window, audio.n_fft, basis).float(), persistent=False)
         self.register_buffer("area", basis.sum(1).clamp(min=_SMALLEST).float()[:, None], persistent=False)
 
     def magnitude(self, mel: Tensor) -> Tensor:
@@ -67,6 +72,11 @@ class MelEnvelope(nn.Module):
         place = frequency / self.spacing
         return (self._at(integral, place + half) - self._at(integral, place - half)) / (2 * half)
 
+    def mel_of_lines(self, frequency: Tensor) -> Tensor:
+        """exp(mel) of a line of amplitude 1 at each frequency (B, F, H) [Hz]: (B, F, H, M)."""
+        place = (frequency / self.spacing * _PLACES).round().long()
+        return self.line_mels[place.clamp(0, len(self.line_mels) - 1)]
+
     def _at(self, integral: Tensor, place: Tensor) -> Tensor:
         """C at fractional bins, odd around 0 and around the last bin."""
         last = self.bins - 1
@@ -84,6 +94,18 @@ def _line_sum(window: Tensor, n_fft: int) -> float:
     offsets = torch.arange(_OFFSETS, dtype=window.dtype)[:, None] / _OFFSETS
     spectra = torch.fft.fft(window * torch.exp(2j * torch.pi * offsets * time / n_fft), n_fft)
     return float(spectra.abs().sum(1).mean() / 2)
+
+
+def _line_mels(window: Tensor, n_fft: int, basis: Tensor) -> Tensor:
+    """exp(mel) of a unit line at every 1 / _PLACES of a bin from 0 to half the sample rate, (places, M)."""
+    time = torch.arange(len(window), dtype=window.dtype)
+    bins = torch.arange(basis.shape[1])
+    away = (bins[:, None] - bins) % n_fft  # (bin, the line's bin)
+    mels = []
+    for offset in range(_PLACES):
+        lobe = torch.fft.fft(window * torch.exp(2j * torch.pi * offset / _PLACES * time / n_fft), n_fft).abs() / 2
+        mels.append(basis @ lobe[away])  # (M, the line's bin)
+    return torch.stack(mels, 2).flatten(1).T[: 1 - _PLACES]
 
 
 def _linear(centres: Tensor, frequency: Tensor) -> Tensor:

@@ -38,8 +38,16 @@ def likelihood_loss(model: nn.Module, batch: Batch, generator: torch.Generator |
     """Negative log-likelihood of a crop in nats per sample, {"loss", "nll", "bits"}."""
     assert isinstance(model, Teacher)
     start = first_scored(model.receptive_field, batch.wav.shape[1])
-    nll = -model(batch.wav, batch.mel, batch.speaker).log_prob(batch.wav)[:, start:].mean()
+    offset = random_offset(batch, generator)
+    nll = -model(batch.wav, batch.mel, batch.speaker, batch.pitch, offset).log_prob(batch.wav)[:, start:].mean()
     return {"loss": nll, "nll": nll.detach(), "bits": nll.detach() / math.log(2)}
+
+
+def random_offset(batch: Batch, generator: torch.Generator | None) -> Tensor | None:
+    """Phase of the voice at the start of each crop (B,) [cycles], at random: it must tell nothing of the recording."""
+    if batch.pitch is None:
+        return None
+    return torch.rand(len(batch.wav), generator=generator).to(batch.wav)
 
 
 @torch.no_grad()

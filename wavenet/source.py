@@ -16,6 +16,9 @@ from wavenet.excitation import fade, harmonic_count, harmonics, voicing
 from wavenet.pitch.contour import Pitch
 
 SIGNALS = 4  # channels of Source.signals
+_TINY = 1e-9
+_MOST = 5.0  # what one band may ask of a harmonic, as a factor
+_SEEN = 0.02  # share of the best seen line's weight from which a line counts as seen by the bands
 
 
 class Source(nn.Module):
@@ -41,18 +44,53 @@ class Source(nn.Module):
         every = self.frequency.expand(*pitch.f0.shape, -1)
         return self.envelope.smoothed(self.envelope.integral(mel), every, width).log() + self.emphasis
 
-    def voice(self, log_magnitude: Tensor, pitch: Pitch, cycles: Tensor) -> Tensor:
+    def voice(self, log_magnitude: Tensor, pitch: Pitch, cycles: Tensor, refinement: Tensor | None = None) -> Tensor:
         """The harmonics (B, T) of a spectrum (B, F, bins), at the phase `cycles` (B, T) of excitation.phase.
 
         A harmonic's own phase is the spectrum's minimum phase: the pulse of a vocal tract instead of a click.
         """
-        order = torch.arange(1, harmonic_count(pitch, self.audio) + 1, device=pitch.f0.device, dtype=pitch.f0.dtype)
-        frequency = pitch.f0[..., None] * order  # (B, F, H)
-        place = frequency.clamp(max=self.audio.sample_rate / 2) / self.envelope.spacing
-        share = pitch.f0 * pitch.voiced / (self.envelope.spacing * self.envelope.line)
-        magnitude = torch.exp(between(log_magnitude, place)) * share[..., None] * fade(frequency, self.audio)
+        frequency = self._frequencies(pitch)
+        place = self._places(frequency)
+        magnitude = self._amplitudes(log_magnitude, pitch, frequency)
+        if refinement is not None:
+            magnitude = magnitude * refinement
         angle = between(_folded_spectrum(log_magnitude).imag, place)
         return harmonics(cycles, torch.polar(magnitude, angle).transpose(1, 2), self.audio)
+
+    @torch.no_grad()
+    def refinement(self, mel: Tensor, log_voice: Tensor, log_noise: Tensor, pitch: Pitch) -> Tensor:
+        r"""One step of analysis by synthesis: factors (B, F, H) on the harmonics of spectrum log_voice (B, F, bins).
+
+        Bands narrower than F0 resolve the harmonics, and smoothing over a period cannot. The mel that lines a_k and
+        noise beside them would have, v_m = sum_k a_k t_mk + n_m with t_mk the mel of a unit line, is held against the
+        given one, e^mel_m: a_k <- a_k sum_m t_mk e^mel_m / v_m / sum_m t_mk, the multiplicative update of Lee and
+        Seung 2001 for the Kullback-Leibler divergence. Lines beyond the bands keep their amplitude.
+        """
+        frequency = self._frequencies(pitch)
+        emphasis = torch.exp(between(self.emphasis.expand(*pitch.f0.shape, -1), self._places(frequency)))
+        amplitude = self._amplitudes(log_voice, pitch, frequency) / emphasis
+        lines = self.envelope.mel_of_lines(frequency)  # (B, F, H, M)
+        noise = torch.exp(log_noise - self.emphasis) @ self.envelope.basis.T
+        there = (amplitude[..., None, :] @ lines)[..., 0, :] + noise
+        ratio = (torch.exp(mel).transpose(1, 2) / there.clamp(min=_TINY)).clamp(1 / _MOST, _MOST)
+        weight = lines.sum(-1)
+        factor = (lines @ ratio[..., None])[..., 0] / weight.clamp(min=_TINY)
+        seen = weight > _SEEN * weight.amax(-1, keepdim=True)
+        return torch.where(seen, factor, torch.ones_like(factor))
+
+    def _frequencies(self, pitch: Pitch) -> Tensor:
+        """k f0 of every harmonic below half the sample rate, (B, F, H) [Hz]."""
+        order = torch.arange(1, harmonic_count(pitch, self.audio) + 1, device=pitch.f0.device, dtype=pitch.f0.dtype)
+        return pitch.f0[..., None] * order
+
+    def _places(self, frequency: Tensor) -> Tensor:
+        return frequency.clamp(max=self.audio.sample_rate / 2) / self.envelope.spacing
+
+    def _amplitudes(self, log_magnitude: Tensor, pitch: Pitch, frequency: Tensor) -> Tensor:
+        """Amplitudes (B, F, H) of lines whose mean magnitude is the spectrum's: 0 where nothing is voiced."""
+        share = pitch.f0 * pitch.voiced / (self.envelope.spacing * self.envelope.line)
+        magnitude = torch.exp(between(log_magnitude, self._places(frequency)))
+        return magnitude * share[..., None] * fade(frequency, self.audio)
 
     def signals(self, pitch: Pitch, cycles: Tensor, voice: Tensor) -> Tensor:
         """What a network takes at sample rate, (B, 4, T): voicing, its sine and cosine at F0, and the harmonics."""

@@ -19,6 +19,7 @@ from wavenet.features import LogMel
 from wavenet.heads import make_head
 from wavenet.layers import shift_right
 from wavenet.pitch.contour import Pitch
+from wavenet.pitch.net import PitchNet
 from wavenet.sampling.cached import sample_cached
 from wavenet.sampling.naive import sample_naive
 from wavenet.source import SIGNALS, Source
@@ -46,11 +47,7 @@ class Teacher(nn.Module):
             config.upsample, config.audio.n_mels, config.audio.hop_length, config.speakers, config.speaker_channels
         )
         self.source = Source(config.audio, config.pre_emphasis, self.gain) if config.source else None
-        self.pitch = None
-        if config.source:
-            from wavenet.pitch.net import PitchNet
-
-            self.pitch = PitchNet(config.pitch)
+        self.pitch = PitchNet(config.pitch).requires_grad_(False) if config.source else None
         inputs = 1 + (SIGNALS if config.source else 0)
         self.stack = Stack(config.stack, inputs, self.head.channels, self.upsample.channels)
         with torch.no_grad():

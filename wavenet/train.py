@@ -25,6 +25,7 @@ from wavenet.config import (
 from wavenet.data import Corpus, CropDataset, load_clip, open_corpus
 from wavenet.errors import UserError, command
 from wavenet.likelihood import clip_speaker, held_out, likelihood_loss
+from wavenet.pitch.load import load_pitch, with_pitch
 from wavenet.statistics import corpus_statistics
 from wavenet.teacher import Teacher
 from wavenet.trainer import Task, Validation, train
@@ -38,21 +39,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", type=TeacherConfig, default=TeacherConfig())
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument("--train", type=TrainConfig, default=TrainConfig())
+    parser.add_argument("--pitch", type=str, help="a run of wavenet-train-pitch, for a teacher with model.source")
     parser.add_argument("--out", type=str, required=True, help="run folder: checkpoint, configuration, logs")
     arguments = parse_arguments(parser, argv)
-    return train_teacher(arguments.model, arguments.data, arguments.train, Path(arguments.out))
+    return train_teacher(arguments.model, arguments.data, arguments.train, Path(arguments.out), arguments.pitch)
 
 
-def train_teacher(model_config: TeacherConfig, data: DataConfig, config: TrainConfig, run: Path) -> int:
+def train_teacher(
+    model_config: TeacherConfig, data: DataConfig, config: TrainConfig, run: Path, pitch: str | None = None
+) -> int:
     """Train, or resume, the teacher of a run folder. Returns the exit status."""
+    net = None
+    if model_config.source:
+        if pitch is None:
+            raise UserError("--pitch: found none, expected a run of wavenet-train-pitch, for model.source needs F0")
+        net = load_pitch(pitch, model_config.audio)
+        model_config = dataclasses.replace(model_config, pitch=net.config)
+    elif pitch is not None:
+        raise UserError(f"--pitch: found {pitch}, expected none for a teacher without model.source")
     corpus = open_training_corpus(data, model_config.audio)
     torch.manual_seed(config.seed)
     model_config, model = build_teacher(model_config, corpus, run)
-    batches = CropDataset(
+    if model.pitch is not None and net is not None:
+        model.pitch.load_state_dict(net.state_dict())
+    crops = CropDataset(
         corpus.train, model_config.audio, config.crop_length, config.batch_size, config.seed, model_config.speaker_names
     )
-    for note in batches.notes:
+    for note in crops.notes:
         print(note, file=sys.stderr)
+    batches = crops if net is None else with_pitch(crops, run, data.workers)
 
     def validate(average: nn.Module) -> Validation:
         assert isinstance(average, Teacher)
@@ -69,7 +84,8 @@ def train_teacher(model_config: TeacherConfig, data: DataConfig, config: TrainCo
             "model": to_dict(model_config),
             "data": to_dict(data) | {"digest": corpus.digest},
             "train": to_dict(config),
-        },
+        }
+        | ({} if net is None else {"pitch": checkpoint.fingerprint(net)}),
     )
     return train(task, config, batches, data.workers, run)
 

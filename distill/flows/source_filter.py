@@ -107,15 +107,16 @@ class SourceFilter(Flow):
         standardised (B, M, F): the mel as networks see it. cycles (B, T): phase of the voice (excitation.phase).
         corrected false: the plain signal model, with nothing learned.
         """
-        log_noise = log_voice = self.source.log_magnitude(mel, pitch)  # (B, F, bins)
+        plain = log_noise = log_voice = self.source.log_magnitude(mel, pitch)  # (B, F, bins)
         breath = _at(self.breath, self.places)
         if corrected:
             gains = [_at(part, self.places) for part in self._corrections(standardised, pitch)]
             log_noise, log_voice, breath = log_noise + gains[0], log_voice + gains[1], breath + gains[2]
         log_noise = log_noise - self.log_noise_level + pitch.voiced[..., None] * F.logsigmoid(breath)
         filters = minimum_phase(log_noise, self.config.taps).transpose(1, 2)
-        log_voice = log_voice + self._beside(torch.sigmoid(breath), pitch).log()
-        voice = self.source.voice(log_voice, pitch, cycles)
+        beside = self._beside(breath, pitch).log()
+        refinement = self.source.refinement(mel, plain + beside, plain + F.logsigmoid(breath), pitch)
+        voice = self.source.voice(log_voice + beside, pitch, cycles, refinement)
         return SourceConditioning(
             cond.frames,
             cond.kernel,
@@ -163,14 +164,15 @@ class SourceFilter(Flow):
         features = torch.cat([standardised, log_f0[:, None], 2 * pitch.voiced[:, None] - 1], 1)
         return list(self.network(features).transpose(1, 2).chunk(3, 2))
 
-    def _beside(self, breath: Tensor, pitch: Pitch) -> Tensor:
-        """Share of the magnitude that harmonics take beside a share of noise, (B, F, bins).
+    def _beside(self, logit: Tensor, pitch: Pitch) -> Tensor:
+        """Share of the magnitude that harmonics take beside a share b = sigmoid(logit) of noise, (B, F, bins).
 
         Under the lobes of the lines powers add, sqrt(1 - b^2); between them there is noise alone, so that mean
         magnitudes add, 1 - b. A Hann window's lobe is 4 of its bins wide.
         """
+        rest = F.logsigmoid(-logit)  # log(1 - b): the root's gradient stays finite where b rounds to 1
         lobe = (4 * self.audio.sample_rate / self.audio.win_length / pitch.f0).clamp(max=1.0)[..., None]
-        return lobe * (1 - breath.square()).sqrt() + (1 - lobe) * (1 - breath)
+        return lobe * torch.exp(rest / 2) * (1 + torch.sigmoid(logit)).sqrt() + (1 - lobe) * torch.exp(rest)
 
 
 def _at(values: Tensor, places: Tensor) -> Tensor:

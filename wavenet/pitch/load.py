@@ -1,0 +1,35 @@
+"""A trained pitch network for a model that needs F0, and crops that carry the tracked pitch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch.utils.data import Dataset
+
+from wavenet import checkpoint
+from wavenet.config import AudioConfig, PitchConfig, from_dict
+from wavenet.data import Batch, CropDataset
+from wavenet.errors import UserError
+from wavenet.pitch.labels import PitchedCrops, label
+from wavenet.pitch.net import PitchNet
+
+LABELS = "pitch_labels.npz"
+
+
+def load_pitch(path: str | Path, audio: AudioConfig) -> PitchNet:
+    """The network of a `wavenet-train-pitch` run, frozen. Raises UserError for another kind or another analysis."""
+    stored = checkpoint.load(path)
+    if stored.kind != "pitch":
+        raise UserError(f"{path}: found a {stored.kind}, expected a run of wavenet-train-pitch")
+    config = from_dict(PitchConfig, stored.config)
+    if config.audio != audio:
+        raise UserError(f"{path}: found {config.audio}, expected the model's {audio}")
+    net = PitchNet(config)
+    net.load_state_dict(checkpoint.weights(stored))
+    return net.eval().requires_grad_(False)
+
+
+def with_pitch(crops: CropDataset, run: Path, workers: int) -> Dataset[Batch]:
+    """The same crops with their tracked pitch; the labels of whole clips are kept in the run folder."""
+    run.mkdir(parents=True, exist_ok=True)
+    return PitchedCrops(crops, label(crops.clips, crops.audio, run / LABELS, workers))
