@@ -106,7 +106,8 @@ class Student(nn.Module):
     ) -> Sample:
         """noise (B, T), mel (B, M, F) -> Sample. Raises UserError when lengths disagree.
 
-        pitch: F0 and voicing (B, F) instead of the predicted; offset (B,): the voice's phase at the start [cycles].
+        pitch: the mel's own F0 and voicing (B, F), tracked instead of predicted; offset (B,): the voice's phase at the
+        start [cycles].
         """
         cond = self.conditioning(mel, speaker, pitch, offset)
         _require_length("noise", noise, cond)
@@ -150,7 +151,8 @@ class Student(nn.Module):
         """mel (B, M, F) -> wav (B, T) in one pass, or, where longer than chunk_length, in a pass for each chunk.
 
         Chunks overlap by the receptive field and carry the voice's phase on, so the result is the same; they bound the
-        memory. pitch (B, F): instead of the predicted. signal_model: flow 0 alone, without anything learnt from audio.
+        memory. pitch (B, F): what is to be heard, where it is not what the mel says. signal_model: flow 0 alone,
+        without anything learned from audio but the prediction of pitch.
         """
         if temperature < 0:
             raise UserError(f"temperature: found {temperature}, expected 0 or more")
@@ -159,7 +161,8 @@ class Student(nn.Module):
         hop = self.config.audio.hop_length
         frames, step, overlap = mel.shape[2], max(1, self.chunk_length // hop), -(-self.receptive_field // hop)
         if self.prior is not None:
-            pitch = self._pitch(mel, pitch)
+            own = self._pitch(mel, None)
+            pitch = own if pitch is None else self._pitch(mel, pitch)
             cycles, standardised = phase(pitch, self.config.audio), self.upsample.standardised(mel)
         chunks = []
         for first in range(0, frames, step):
@@ -174,6 +177,7 @@ class Student(nn.Module):
                     pitch.frames(start, stop),
                     cycles[:, start * hop : stop * hop],
                     not signal_model,
+                    None if pitch is own else own.frames(start, stop),
                 ).window(begin - start, end - start)
             signal = noise[:, begin * hop : end * hop]
             for flow in self._steps()[: 1 if signal_model else None]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from distill import models
+from distill.contours import Contours, contours_of
 from wavenet.audio import AUDIO_SUFFIXES, read_audio, write_audio
 from wavenet.config import AudioConfig, parse_arguments, require
 from wavenet.device import resolve_device
@@ -46,10 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = resolve_device(arguments.device)
     model = models.load(arguments.checkpoint, device)
     settings = _settings(model, arguments.method, arguments.speaker)
+    contours = contours_of(model, arguments.f0, arguments.transpose)
     out = Path(arguments.out)
     require(not out.exists() or out.is_dir(), "--out", arguments.out, "a folder")
     items = list(_expand(arguments.inputs, out))
-    batch = Batch(model, items, out, arguments.seed, arguments.temperature, settings, arguments.overwrite)
+    batch = Batch(model, items, out, arguments.seed, arguments.temperature, settings, arguments.overwrite, contours)
     failed = 0
     with tqdm(items, unit="file", disable=None if len(items) > 1 else True) as progress:
         for item in progress:
@@ -75,8 +77,9 @@ class Batch:
         temperature: float = 1.0,
         settings: dict[str, Any] | None = None,
         overwrite: bool = False,
+        contours: Contours | None = None,
     ) -> None:
-        self.model, self.out, self.overwrite = model, out, overwrite
+        self.model, self.out, self.overwrite, self.contours = model, out, overwrite, contours
         self.seed, self.temperature, self.settings = seed, temperature, settings or {}
         self._inputs = {item.resolve() for item in items}
         self._names = _names(items)
@@ -92,11 +95,14 @@ class Batch:
         mel, notes = read_mel(item, self.model)
         for note in notes:
             _complain(f"{item}: {note}")
+        settings = self.settings
+        if self.contours is not None:
+            settings = settings | {"pitch": self.contours.pitch(item, mel, self.model)}
         self._make_place(item, target)
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {item.stem}".encode()))
         start = time.perf_counter()
         try:
-            wav = self.model.sample(mel, temperature=self.temperature, generator=generator, **self.settings)[0].cpu()
+            wav = self.model.sample(mel, temperature=self.temperature, generator=generator, **settings)[0].cpu()
         except (MemoryError, RuntimeError) as error:  # torch has no class of its own for a CPU
             if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise
@@ -269,5 +275,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or auto")
     parser.add_argument("--method", type=str, choices=tuple(SAMPLERS), help="how a teacher samples (default: cached)")
     parser.add_argument("--speaker", type=str, help="name or index of the voice, for a model with several")
+    parser.add_argument("--f0", type=str, help="F0 to use: a file, or a folder with <stem>.txt or .npy")
+    parser.add_argument("--transpose", type=float, default=0.0, help="move F0 by so many semitones")
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     return parser

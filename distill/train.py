@@ -17,7 +17,7 @@ from distill.gate import check_teacher, linear_prediction_baseline
 from distill.objective import ObjectiveConfig
 from distill.student import Student
 from wavenet import checkpoint
-from wavenet.config import AudioConfig, DataConfig, StudentConfig, TrainConfig, parse_arguments, to_dict
+from wavenet.config import AudioConfig, DataConfig, PitchConfig, StudentConfig, TrainConfig, parse_arguments, to_dict
 from wavenet.data import Corpus, CropDataset
 from wavenet.device import resolve_device
 from wavenet.errors import UserError, command
@@ -31,10 +31,11 @@ from wavenet.trainer import Task, Validation, train
 
 @dataclasses.dataclass(frozen=True)
 class StudentRecipe(StudentConfig):
-    """A student as a recipe states it: audio and speakers are the teacher's, and need not be said."""
+    """A student as a recipe states it: audio and speakers are the teacher's, pitch its network's: need not be said."""
 
     audio: AudioConfig | None = None  # type: ignore[assignment]
     speakers: int | None = None  # type: ignore[assignment]
+    pitch: PitchConfig | None = None  # type: ignore[assignment]
 
 
 @command("distill-train")
@@ -154,6 +155,7 @@ def adopt(config: StudentRecipe, teacher: Teacher) -> StudentConfig:
         "speakers": teacher.config.speakers,
         "speaker_names": teacher.config.speaker_names,
         "speaker_channels": teacher.config.speaker_channels,
+        "pitch": PitchConfig(audio=teacher.config.audio) if config.pitch is None else config.pitch,
     }
     return StudentConfig(**own | adopted)
 

@@ -9,11 +9,14 @@ import torch
 import yaml
 
 import distill.train
+import wavenet.pitch.train
 import wavenet.train
 from distill import models
 from distill.student import Student
-from wavenet.config import StudentConfig, TeacherConfig, from_dict, to_dict
+from wavenet.config import PitchConfig, StudentConfig, TeacherConfig, from_dict, to_dict
 from wavenet.data import corpus_folder, load_clip, open_corpus
+from wavenet.features import LogMel
+from wavenet.pitch.net import PitchNet
 from wavenet.teacher import Teacher
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,11 +26,15 @@ FILES = [*NAMES, *(f"smoke/{name}" for name in NAMES)]
 TEACHERS = [name for name in NAMES if "teacher" in name]
 # teacher_mulaw has no student: its density is constant within a class, so draws of x_t carry no gradient.
 STUDENTS = {
+    "demo_source_filter.yaml": "demo_teacher.yaml",
     "demo_student.yaml": "demo_teacher.yaml",
+    "hour_student.yaml": "hour_teacher.yaml",
     "paper_24khz_student.yaml": "paper_24khz_teacher.yaml",
     "student_gaussian.yaml": "teacher_gaussian.yaml",
     "student_mol.yaml": "teacher_mol.yaml",
 }
+# The network that a source-filter student takes F0 from, by sample rate.
+PITCH = {8000: "demo_pitch.yaml", 22050: "pitch.yaml"}
 
 
 def read(name: str) -> dict:
@@ -36,29 +43,36 @@ def read(name: str) -> dict:
 
 def arguments(name: str, *extra: str) -> list[str]:
     found = ["--config", str(CONFIGS / name), "--out", "run", *extra]
-    return found if "teacher" in name else [*found, "--teacher", "teacher"]
+    return [*found, "--teacher", "teacher"] if Path(name).name in STUDENTS else found
+
+
+def command(name: str):
+    """The module whose main takes a recipe, the function that does its work, and the recipe's sections."""
+    if Path(name).name in STUDENTS:
+        return distill.train, "train_student", ("model", "objective", "data", "train")
+    if Path(name).name in PITCH.values():
+        return wavenet.pitch.train, "train_pitch", ("model", "data", "train")
+    return wavenet.train, "train_teacher", ("model", "data", "train")
 
 
 def parsed(name: str, monkeypatch, *extra: str) -> dict:
     """What the real command makes of a recipe: its main, stopped before the work begins."""
     caught = {}
-    module, body, sections = (
-        (wavenet.train, "train_teacher", ("model", "data", "train"))
-        if "teacher" in name
-        else (distill.train, "train_student", ("model", "objective", "data", "train"))
-    )
+    module, body, sections = command(name)
 
     def instead(*values):
         caught.update({section: to_dict(value) for section, value in zip(sections, values, strict=False)})
-        return 0
+        return 130  # as if interrupted: nothing that would follow is done
 
     monkeypatch.setattr(module, body, instead)
-    assert module.main(arguments(name, *extra)) == 0
+    assert module.main(arguments(name, *extra)) == 130
     return caught
 
 
-def build(name: str) -> Teacher | Student:
+def build(name: str) -> Teacher | Student | PitchNet:
     """The model of a recipe, untrained."""
+    if name in PITCH.values():
+        return PitchNet(from_dict(PitchConfig, read(name)["model"]))
     if name in STUDENTS:
         teacher = build(STUDENTS[name])
         assert isinstance(teacher, Teacher)
@@ -91,7 +105,7 @@ def differences(stated: dict, found: dict, prefix: str = "") -> list[str]:
 def test_every_recipe_has_a_miniature_and_no_miniature_is_left_over():
     assert NAMES
     assert sorted(path.name for path in (CONFIGS / "smoke").glob("*")) == NAMES
-    assert set(NAMES) == set(TEACHERS) | set(STUDENTS)
+    assert set(NAMES) == set(TEACHERS) | set(STUDENTS) | set(PITCH.values())
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -114,9 +128,10 @@ def test_model_is_complete_and_numbers_are_numbers(name, monkeypatch):
     stated, found = read(name), parsed(name, monkeypatch)
     left_out = missing(stated["model"], found["model"])
     kind = found["model"].get("distribution", {}).get("kind")
-    allowed = {"speaker_channels", "speaker_names"}
-    if "student" in name:
+    allowed = {"speaker_channels", "speaker_names", "pitch"}  # pitch: its own recipe's
+    if Path(name).name in STUDENTS:
         allowed |= {"audio", "gain", "speakers"}  # the teacher's
+        allowed |= {"source_filter"} if found["model"]["prior"] == "none" else set()
     elif kind != "mol":
         allowed |= {"distribution.components", "distribution.bits", "distribution.log_scale_floor"}
     assert left_out <= allowed
@@ -126,14 +141,17 @@ def test_model_is_complete_and_numbers_are_numbers(name, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "section"),
-    [(name, section) for name in ("demo_teacher.yaml", "demo_student.yaml") for section in ["", *read(name)]],
+    [
+        (name, section)
+        for name in ("demo_teacher.yaml", "demo_student.yaml", "demo_pitch.yaml")
+        for section in ["", *read(name)]
+    ],
 )
 def test_unknown_keys_are_refused(name, section, tmp_path, capsys):
     recipe = read(name)
     (recipe[section] if section else recipe)["colour"] = 1
     (tmp_path / name).write_text(yaml.safe_dump(recipe))
-    command = wavenet.train.main if "teacher" in name else distill.train.main
-    assert command(["--config", str(tmp_path / name), *arguments(name)[2:]]) == 2
+    assert command(name)[0].main(["--config", str(tmp_path / name), *arguments(name)[2:]]) == 2
     error = capsys.readouterr().err.strip()
     assert "colour" in error
     assert len(error.splitlines()) == 1
@@ -144,7 +162,16 @@ def test_miniature_is_the_same_kind_of_recipe(name):
     large, small = read(name), read(f"smoke/{name}")
     assert large.keys() == small.keys()
     assert missing(small["model"], large["model"]) == missing(large["model"], small["model"]) == set()
-    for choice in ("noise", "pre_emphasis", "warm_start", "initial_log_scale", "log_scale_range", "distribution"):
+    for choice in (
+        "noise",
+        "prior",
+        "source",
+        "pre_emphasis",
+        "warm_start",
+        "initial_log_scale",
+        "log_scale_range",
+        "distribution",
+    ):
         assert large["model"].get(choice) == small["model"].get(choice)
     if "objective" in large:
         assert large["objective"]["weights"] == small["objective"]["weights"]
@@ -161,7 +188,7 @@ def test_student_fits_its_teacher(student, teacher, folder):
     assert recipe["train"]["crop_length"] // 2 >= max(recipe["objective"]["stft_sizes"])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(PITCH.values())))
 def test_table_of_the_documentation_is_true(name):
     page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     (row,) = re.findall(rf"^\| \[{name.removesuffix('.yaml')}\]\(.*$", page, flags=re.MULTILINE)
@@ -174,6 +201,23 @@ def test_table_of_the_documentation_is_true(name):
         model.receptive_field,
     ]
     assert [int(cells[place]) for place in (3, 5, 6, 7)] == found
+
+
+@pytest.mark.parametrize("name", PITCH.values())
+def test_table_of_the_pitch_networks_is_true(name):
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| \[{name.removesuffix('.yaml')}\]\(.*$", page, flags=re.MULTILINE)
+    cells = [cell.strip() for cell in row.split("|")]
+    model = build(name)
+    assert isinstance(model, PitchNet)
+    weights = [module.weight for module in model.network if isinstance(module, torch.nn.Conv1d)]
+    found = [
+        model.config.audio.sample_rate,
+        sum(parameter.numel() for parameter in model.parameters()),
+        sum(weight.numel() for weight in weights),
+        2 * model.reach + 1,
+    ]
+    assert [int(cells[place]) for place in (2, 4, 5, 6)] == found
 
 
 @pytest.fixture(scope="module")
@@ -202,9 +246,11 @@ def runs(tmp_path_factory, corpus):
             call = ["--config", str(CONFIGS / "smoke" / name), "--out", str(out), *brief]
             call += ["--train.sample_seconds", "0.01"]
             if name in STUDENTS:
+                if read(name)["model"]["prior"] == "source_filter":
+                    call += ["--pitch", str(run(PITCH[read(STUDENTS[name])["model"]["audio"]["sample_rate"]]))]
                 assert distill.train.main([*call, "--teacher", str(run(STUDENTS[name])), "--force"]) == 0
             else:
-                assert wavenet.train.main(call) == 0
+                assert command(name)[0].main(call) == 0
             done[name] = out
         return done[name]
 
@@ -217,10 +263,17 @@ def test_miniature_runs_end_to_end(name, runs, corpus):
     assert (out / "checkpoint.pt").is_file()
     assert (out / "metrics.jsonl").is_file()
     model = models.load(out)
-    assert isinstance(model, Student if name in STUDENTS else Teacher)
+    expected = Student if name in STUDENTS else PitchNet if name in PITCH.values() else Teacher
+    assert isinstance(model, expected)
     audio = model.config.audio
     wav = load_clip(open_corpus(str(corpus), audio).test[0], audio)[None]
-    mel = model.log_mel(wav)[:, :, :2]
+    mel = LogMel(audio)(wav)
+    if isinstance(model, PitchNet):
+        pitch = model.predict(mel)
+        assert pitch.f0.shape == pitch.voiced.shape == (1, mel.shape[2])
+        assert float(pitch.f0.min()) >= 40
+        return
+    mel = mel[:, :, :2]
     made = model.sample(mel, generator=torch.Generator().manual_seed(0))
     assert made.shape == (1, 2 * audio.hop_length)
     assert torch.isfinite(made).all()

@@ -26,6 +26,7 @@ from wavenet.upsample import Conditioning, linear_kernel
 
 _FRAMES = 32  # filtered at once: their rows stay in the processor's cache
 _LOG_F0 = (math.log(150.0), 0.4)  # centre and width that bring log F0 near unit scale
+_SAME = 0.01  # F0 that differs less is the mel's own
 _FIRST_GAIN = 0.1  # of the network's last layer: corrections start near none
 
 
@@ -101,21 +102,27 @@ class SourceFilter(Flow):
         pitch: Pitch,
         cycles: Tensor,
         corrected: bool = True,
+        own: Pitch | None = None,
     ) -> SourceConditioning:
         """Add flow 0's part, which depends on mel (B, M, F) and pitch (B, F) alone, to the networks' conditioning.
 
         standardised (B, M, F): the mel as networks see it. cycles (B, T): phase of the voice (excitation.phase).
-        corrected false: the plain signal model, with nothing learned.
+        corrected false: the plain signal model, with nothing learned. own: the pitch that the mel itself has, where
+        another one is to be heard: it takes the old harmonics out of the envelope.
         """
-        plain = log_noise = log_voice = self.source.log_magnitude(mel, pitch)  # (B, F, bins)
+        own = pitch if own is None else own
+        plain = log_noise = log_voice = self.source.log_magnitude(mel, own)  # (B, F, bins)
         breath = _at(self.breath, self.places)
         if corrected:
-            gains = [_at(part, self.places) for part in self._corrections(standardised, pitch)]
+            gains = [_at(part, self.places) for part in self._corrections(standardised, own)]
             log_noise, log_voice, breath = log_noise + gains[0], log_voice + gains[1], breath + gains[2]
         log_noise = log_noise - self.log_noise_level + pitch.voiced[..., None] * F.logsigmoid(breath)
         filters = minimum_phase(log_noise, self.config.taps).transpose(1, 2)
         beside = self._beside(breath, pitch).log()
         refinement = self.source.refinement(mel, plain + beside, plain + F.logsigmoid(breath), pitch)
+        if own is not pitch:  # the mel knows only of harmonics where its own are
+            same = (pitch.f0 / own.f0 - 1).abs() < _SAME
+            refinement = torch.where(same[..., None], refinement, torch.ones_like(refinement))
         voice = self.source.voice(log_voice + beside, pitch, cycles, refinement)
         return SourceConditioning(
             cond.frames,

@@ -1,13 +1,21 @@
-"""Pitch as the models use it: a fundamental frequency at every frame, also where nothing is voiced, and voicing."""
+"""Pitch as the models use it: a fundamental frequency at every frame, also where nothing is voiced, and voicing.
+
+And pitch as a user gives it: a file of F0 values, `read_contour`.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+from tokenize import TokenError
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from wavenet.config import AudioConfig
+from wavenet.errors import UserError
 from wavenet.pitch.tracker import F0Track
 
 # Pitch of a recording without a voiced frame [Hz]: nothing of it is heard.
@@ -37,3 +45,54 @@ def filled(track: F0Track) -> Pitch:
         f0 = np.exp(np.interp(frames, frames[track.voiced], np.log(track.f0[track.voiced])))
     voiced = track.voiced.astype(np.float32)
     return Pitch(torch.from_numpy(f0.astype(np.float32))[None], torch.from_numpy(voiced)[None])
+
+
+def read_contour(path: Path, frames: int, audio: AudioConfig) -> Pitch:
+    """F0 from a file -> Pitch (1, F): .npy of (F,) or (N, 2), else text of one or two numbers a line.
+
+    One column: Hz at each of the mel's frames, 0 where unvoiced. Two: time [s] and Hz, in any steps; a frame between
+    two voiced values is voiced and takes its F0 linearly in log frequency. Raises UserError naming the file.
+    """
+    values = _read_numbers(path)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    expected = f"{frames} values in Hz, one a frame of the mel, or lines of time [s] and Hz"
+    if values.ndim > 2 or values.size == 0 or (values.ndim == 2 and values.shape[1] != 2):
+        raise UserError(f"{path}: found shape {values.shape}, expected {expected}")
+    if not np.isfinite(values).all() or (values < 0).any():
+        raise UserError(f"{path}: found negative or non-finite values, expected {expected}")
+    if values.ndim == 2:
+        values = _at_frames(path, values, frames, audio)
+    elif len(values) != frames:
+        raise UserError(f"{path}: found {len(values)} values, expected {expected}")
+    highest = audio.sample_rate / 2
+    if (values >= highest).any():
+        raise UserError(f"{path}: found {values.max():g} Hz, expected F0 below {highest:g}")
+    return filled(F0Track(values, values > 0))
+
+
+def _read_numbers(path: Path) -> npt.NDArray[np.float64]:
+    if not path.is_file():
+        raise UserError(f"{path}: found no such file, expected F0 values in Hz")
+    try:
+        if path.suffix.lower() == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
+        lines = path.read_text(encoding="utf-8").replace(",", " ").splitlines()
+        rows = [[float(value) for value in line.split()] for line in lines if line.strip()]
+        return np.asarray(rows, dtype=np.float64)
+    except (ValueError, EOFError, SyntaxError, TypeError, TokenError, UnicodeDecodeError):
+        raise UserError(f"{path}: found something else, expected numbers: F0 in Hz, or time [s] and F0") from None
+
+
+def _at_frames(path: Path, points: npt.NDArray[np.float64], frames: int, audio: AudioConfig) -> npt.NDArray[np.float64]:
+    time, f0 = points.T
+    if (np.diff(time) <= 0).any():
+        raise UserError(f"{path}: found times that do not rise, expected each later than the one before")
+    centres = (np.arange(frames) + 0.5) * audio.hop_length / audio.sample_rate
+    after = np.searchsorted(time, centres).clip(0, len(time) - 1)
+    before = (after - 1).clip(0)
+    beside = (f0[before] > 0) & (f0[after] > 0) & (centres >= time[0]) & (centres <= time[-1])
+    voiced = f0 > 0
+    if not voiced.any():
+        return np.zeros(frames)
+    return np.where(beside, np.exp(np.interp(centres, time[voiced], np.log(f0[voiced]))), 0.0)
