@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from distill.phones.classifier import PhoneClassifier, PhoneConfig
 from distill.student import Student
 from wavenet import checkpoint
 from wavenet.config import PitchConfig, StudentConfig, TeacherConfig, from_dict
@@ -19,6 +20,7 @@ KINDS: dict[str, tuple[type[Any], type[Any]]] = {
     "teacher": (TeacherConfig, Teacher),
     "student": (StudentConfig, Student),
     "pitch": (PitchConfig, PitchNet),
+    "phones": (PhoneConfig, PhoneClassifier),
 }
 
 

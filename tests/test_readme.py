@@ -25,6 +25,7 @@ ENTRY_POINTS = {
     "wavenet-train": "wavenet.train",
     "wavenet-train-pitch": "wavenet.pitch.train",
     "distill-train": "distill.train",
+    "distill-train-phones": "distill.phones.train",
     "distill-synthesize": "distill.synthesize",
     "distill-evaluate": "distill.evaluate",
     "distill-benchmark": "distill.benchmark",

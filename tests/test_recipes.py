@@ -8,10 +8,13 @@ import pytest
 import torch
 import yaml
 
+import distill.phones.train
 import distill.train
 import wavenet.pitch.train
 import wavenet.train
 from distill import models
+from distill.phones.alignment import PHONES
+from distill.phones.classifier import PhoneClassifier, PhoneConfig
 from distill.student import Student
 from wavenet.config import PitchConfig, StudentConfig, TeacherConfig, from_dict, to_dict
 from wavenet.data import corpus_folder, load_clip, open_corpus
@@ -35,6 +38,7 @@ STUDENTS = {
 }
 # The network that a source-filter student takes F0 from, by sample rate.
 PITCH = {8000: "demo_pitch.yaml", 22050: "pitch.yaml"}
+CLASSIFIERS = ["demo_phones.yaml", "phones.yaml"]
 
 
 def read(name: str) -> dict:
@@ -52,6 +56,8 @@ def command(name: str):
         return distill.train, "train_student", ("model", "objective", "data", "train")
     if Path(name).name in PITCH.values():
         return wavenet.pitch.train, "train_pitch", ("model", "data", "train")
+    if Path(name).name in CLASSIFIERS:
+        return distill.phones.train, "train_phones", ("model", "data", "train")
     return wavenet.train, "train_teacher", ("model", "data", "train")
 
 
@@ -69,10 +75,12 @@ def parsed(name: str, monkeypatch, *extra: str) -> dict:
     return caught
 
 
-def build(name: str) -> Teacher | Student | PitchNet:
+def build(name: str) -> Teacher | Student | PitchNet | PhoneClassifier:
     """The model of a recipe, untrained."""
     if name in PITCH.values():
         return PitchNet(from_dict(PitchConfig, read(name)["model"]))
+    if name in CLASSIFIERS:
+        return PhoneClassifier(from_dict(PhoneConfig, read(name)["model"]))
     if name in STUDENTS:
         teacher = build(STUDENTS[name])
         assert isinstance(teacher, Teacher)
@@ -105,7 +113,7 @@ def differences(stated: dict, found: dict, prefix: str = "") -> list[str]:
 def test_every_recipe_has_a_miniature_and_no_miniature_is_left_over():
     assert NAMES
     assert sorted(path.name for path in (CONFIGS / "smoke").glob("*")) == NAMES
-    assert set(NAMES) == set(TEACHERS) | set(STUDENTS) | set(PITCH.values())
+    assert set(NAMES) == set(TEACHERS) | set(STUDENTS) | set(PITCH.values()) | set(CLASSIFIERS)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -143,7 +151,7 @@ def test_model_is_complete_and_numbers_are_numbers(name, monkeypatch):
     ("name", "section"),
     [
         (name, section)
-        for name in ("demo_teacher.yaml", "demo_student.yaml", "demo_pitch.yaml")
+        for name in ("demo_teacher.yaml", "demo_student.yaml", "demo_pitch.yaml", "demo_phones.yaml")
         for section in ["", *read(name)]
     ],
 )
@@ -230,7 +238,7 @@ def corpus(tmp_path_factory):
         shutil.copy(clip, folder / "wavs")
     for split, part in (("train", clips[:4]), ("dev", clips[4:5]), ("test", clips[5:])):
         (folder / f"{split}.txt").write_text("".join(f"{clip.stem}\n" for clip in part))
-    (folder / "metadata.csv").write_text("".join(f"{clip.stem}|text|text\n" for clip in clips))
+    shutil.copy(corpus_folder("bundled") / "metadata.csv", folder)
     return folder
 
 
@@ -245,6 +253,7 @@ def runs(tmp_path_factory, corpus):
             out = folder / Path(name).stem
             call = ["--config", str(CONFIGS / "smoke" / name), "--out", str(out), *brief]
             call += ["--train.sample_seconds", "0.01"]
+            call += ["--alignments", str(folder / "alignments")] if name in CLASSIFIERS else []
             if name in STUDENTS:
                 if read(name)["model"]["prior"] == "source_filter":
                     call += ["--pitch", str(run(PITCH[read(STUDENTS[name])["model"]["audio"]["sample_rate"]]))]
@@ -263,11 +272,13 @@ def test_miniature_runs_end_to_end(name, runs, corpus):
     assert (out / "checkpoint.pt").is_file()
     assert (out / "metrics.jsonl").is_file()
     model = models.load(out)
-    expected = Student if name in STUDENTS else PitchNet if name in PITCH.values() else Teacher
-    assert isinstance(model, expected)
+    assert type(model) is type(build(name))
     audio = model.config.audio
     wav = load_clip(open_corpus(str(corpus), audio).test[0], audio)[None]
     mel = LogMel(audio)(wav)
+    if isinstance(model, PhoneClassifier):
+        assert model(wav).logits.shape == (1, len(PHONES), mel.shape[2])
+        return
     if isinstance(model, PitchNet):
         pitch = model.predict(mel)
         assert pitch.f0.shape == pitch.voiced.shape == (1, mel.shape[2])
