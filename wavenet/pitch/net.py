@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from wavenet.config import PitchConfig
 from wavenet.errors import UserError
+from wavenet.features import LogMel
 from wavenet.pitch.contour import Pitch
 
 F_MIN, F_MAX = 40.0, 500.0  # Hz: the tracker's range
@@ -49,6 +50,7 @@ class PitchNet(nn.Module):
     def __init__(self, config: PitchConfig) -> None:
         super().__init__()
         self.config = config
+        self.log_mel = LogMel(config.audio)
         sizes = [config.audio.n_mels] + [config.channels] * config.layers
         self.network = nn.Sequential(
             *(

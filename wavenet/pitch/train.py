@@ -17,7 +17,6 @@ from wavenet.config import DataConfig, PitchConfig, TrainConfig, from_dict, pars
 from wavenet.corpora import SPLITS
 from wavenet.data import Batch, Corpus, CropDataset, load_clip, open_corpus
 from wavenet.errors import DONE, UserError, command
-from wavenet.features import LogMel
 from wavenet.manifest import Clip
 from wavenet.pitch.accuracy import pitch_errors
 from wavenet.pitch.labels import Labels, PitchedCrops, label
@@ -108,10 +107,10 @@ def pitch_loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> di
 @torch.no_grad()
 def measure(model: PitchNet, clips: Sequence[Clip], labels: Labels) -> dict[str, float]:
     """Errors of the network's pitch on whole clips against their labels, as `pitch_errors` names them."""
-    device, log_mel = next(model.parameters()).device, LogMel(model.config.audio)
-    found = []
+    device, found = model.mean.device, []
     for clip in clips:
-        pitch = model.predict(log_mel(load_clip(clip, model.config.audio)[None]).to(device))
+        wav = load_clip(clip, model.config.audio)[None].to(device)
+        pitch = model.predict(model.log_mel(wav))
         found.append(type(pitch)(*(value.cpu() for value in pitch)))
     return pitch_errors(found, [labels.pitch(clip) for clip in clips])
 
