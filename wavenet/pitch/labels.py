@@ -27,6 +27,7 @@ from wavenet.manifest import Clip
 from wavenet.pitch import tracker
 from wavenet.pitch.contour import Pitch, filled
 
+LABELS = "labels.npz"  # in a run folder
 _SAVE_EVERY = 1000  # clips
 _AT_ONCE = 8  # clips handed to a process
 _QUIET_INTERVAL = 30.0  # seconds between lines of a bar whose output goes to a file

@@ -19,7 +19,7 @@ from wavenet.data import Batch, Corpus, CropDataset, load_clip, open_corpus
 from wavenet.errors import DONE, UserError, command
 from wavenet.manifest import Clip
 from wavenet.pitch.accuracy import pitch_errors
-from wavenet.pitch.labels import Labels, PitchedCrops, label
+from wavenet.pitch.labels import LABELS, Labels, PitchedCrops, label
 from wavenet.pitch.net import PitchNet
 from wavenet.run import Run
 from wavenet.statistics import corpus_statistics
@@ -27,7 +27,7 @@ from wavenet.train import open_training_corpus
 from wavenet.trainer import Task, Validation, train
 
 KIND = "pitch"
-LABELS, ERRORS = "labels.npz", "pitch.json"
+ERRORS = "pitch.json"
 
 
 @command("wavenet-train-pitch")
