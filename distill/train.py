@@ -101,7 +101,7 @@ def train_student(
     )
     for note in crops.notes:
         print(note, file=sys.stderr)
-    batches = crops if net is None else with_pitch(crops, run, data.workers)
+    batches = crops if net is None else with_pitch(crops, run, data.workers, pitch)
     distillation = Distillation(teacher, objective, config.crop_length)
     distillation.long_enough(corpus.dev, model_config.audio)  # known now, not at the first validation
 

@@ -6,11 +6,21 @@ import pytest
 import torch
 
 from distill.student import Student
-from wavenet.config import AudioConfig, DistributionConfig, StackConfig, StudentConfig, TeacherConfig, UpsampleConfig
+from wavenet.config import (
+    AudioConfig,
+    DistributionConfig,
+    PitchConfig,
+    SourceFilterConfig,
+    StackConfig,
+    StudentConfig,
+    TeacherConfig,
+    UpsampleConfig,
+)
 from wavenet.teacher import Teacher
 
 AUDIO = AudioConfig(sample_rate=8000, n_fft=64, win_length=64, hop_length=16, n_mels=6, f_max=4000.0, log_clamp=1e-3)
 UPSAMPLE = UpsampleConfig(channels=5, layers=2)
+PITCH = PitchConfig(audio=AUDIO, channels=4, layers=1, kernel_size=3, bins=8)
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +44,12 @@ def randomise(model: torch.nn.Module, seed: int = 0, scale: float = 0.4) -> torc
 
 
 def small_teacher(
-    kind: str = "mol", speakers: int = 0, kernel_size: int = 2, bits: int | None = None, names: list[str] | None = None
+    kind: str = "mol",
+    speakers: int = 0,
+    kernel_size: int = 2,
+    bits: int | None = None,
+    names: list[str] | None = None,
+    source: bool = False,
 ) -> Teacher:
     """A randomised float64 teacher of a few thousand parameters."""
     config = TeacherConfig(
@@ -44,6 +59,8 @@ def small_teacher(
         distribution=DistributionConfig(kind, components=3, bits=bits or (6 if kind == "mulaw" else 16)),
         pre_emphasis=0.0 if kind == "mulaw" else 0.9,
         gain=2.0,
+        source=source,
+        pitch=PITCH,
         speakers=speakers,
         speaker_names=names or [],
         speaker_channels=3,
@@ -55,7 +72,12 @@ def small_teacher(
 
 
 def small_student(
-    noise: str = "logistic", flows: int = 2, speakers: int = 0, kernel_size: int = 2, names: list[str] | None = None
+    noise: str = "logistic",
+    flows: int = 2,
+    speakers: int = 0,
+    kernel_size: int = 2,
+    names: list[str] | None = None,
+    prior: str = "none",
 ) -> Student:
     """A randomised float64 student of a few flows."""
     config = StudentConfig(
@@ -63,6 +85,9 @@ def small_student(
         flows=[small_stack(kernel_size, cycles=1)] * flows,
         upsample=UPSAMPLE,
         noise=noise,
+        prior=prior,
+        source_filter=SourceFilterConfig(taps=12, channels=4, correction_points=5),
+        pitch=PITCH,
         gain=2.0,
         speakers=speakers,
         speaker_names=names or [],

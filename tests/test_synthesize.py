@@ -311,3 +311,54 @@ def test_clipped_samples_are_counted(runs, work, capsys):
     over = (np.abs(read("out/one.wav").astype(int)) >= 32767).sum()
     assert over > 0
     assert f"out/one.wav: {over} of 48 samples beyond full scale were clipped" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def sourced(tmp_path_factory):
+    """A student with a source-filter prior."""
+    place = tmp_path_factory.mktemp("sourced")
+    model = small_student(prior="source_filter").float()
+    config = to_dict(model.config) | {"gain": 200.0}
+    checkpoint.save(place / checkpoint.FILE_NAME, kind="student", config=config, model_state=model.state_dict())
+    return place
+
+
+def test_f0_can_be_given_and_moved(sourced, work):
+    def make(out, *extra):
+        assert main([str(sourced), "one.npy", "--out", out, *extra]) == 0
+        return read(f"{out}/one.wav")
+
+    np.save("one.npy", random_mel(1, 3, seed=1)[0].numpy() - 12)  # quiet: nothing is clipped
+    (work / "one.txt").write_text("700\n750\n800\n")
+    (work / "up.txt").write_text("\n".join(str(f * 2 ** (2 / 12)) for f in (700, 750, 800)))
+    (work / "folder").mkdir()
+    (work / "folder" / "one.txt").write_text("700\n750\n800\n")
+    given = make("a", "--f0", "one.txt")
+    assert (given == make("b", "--f0", "folder")).all()
+    assert (given != make("c")).any()
+    moved = make("d", "--f0", "one.txt", "--transpose", "2")
+    assert np.abs(moved.astype(int) - make("e", "--f0", "up.txt")).max() <= 1  # the file's digits
+    assert (moved != given).any()
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (("--f0", "absent"), "--f0: found 'absent'"),
+        (("--transpose", "99"), "--transpose: found 99"),
+        (("--f0", "short.txt"), "short.txt: found 1 values"),
+        (("--f0", "empty"), "one.txt: found no such file"),
+    ],
+)
+def test_wrong_f0_is_one_line(sourced, work, capsys, extra, message):
+    (work / "short.txt").write_text("100\n")
+    (work / "empty").mkdir()
+    assert main([str(sourced), "one.npy", "--out", "out", *extra]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_textbook_student_takes_no_f0(runs, work, capsys):
+    assert run(runs, "one.npy", "--transpose", "1") == 2
+    assert "only a student with a source_filter" in capsys.readouterr().err

@@ -35,6 +35,11 @@ _FREE = {
 }
 
 
+# What may lie in a folder before its run begins: work that an earlier attempt need not do again.
+
+CACHES = {"labels.npz"}  # wavenet.pitch.labels.LABELS
+
+
 class Run:
     """The folder of one run. Opening it writes config.yaml, or holds `record` against the one that is there."""
 
@@ -47,7 +52,7 @@ class Run:
             raise UserError(f"{folder}: found a file, expected a new or empty folder, or a run")
         if (folder / CONFIG).is_file():
             self._compare(record)
-        elif folder.is_dir() and any(folder.iterdir()):
+        elif folder.is_dir() and any(path.name not in CACHES for path in folder.iterdir()):
             raise UserError(f"{folder}: found a folder with other files, expected a new or empty one, or a run")
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{CONFIG}.tmp"

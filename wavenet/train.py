@@ -67,7 +67,7 @@ def train_teacher(
     )
     for note in crops.notes:
         print(note, file=sys.stderr)
-    batches = crops if net is None else with_pitch(crops, run, data.workers)
+    batches = crops if net is None else with_pitch(crops, run, data.workers, pitch)
 
     def validate(average: nn.Module) -> Validation:
         assert isinstance(average, Teacher)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from torch.utils.data import Dataset
@@ -10,10 +11,8 @@ from wavenet import checkpoint
 from wavenet.config import AudioConfig, PitchConfig, from_dict
 from wavenet.data import Batch, CropDataset
 from wavenet.errors import UserError
-from wavenet.pitch.labels import PitchedCrops, label
+from wavenet.pitch.labels import LABELS, PitchedCrops, label
 from wavenet.pitch.net import PitchNet
-
-LABELS = "pitch_labels.npz"
 
 
 def load_pitch(path: str | Path, audio: AudioConfig) -> PitchNet:
@@ -29,7 +28,14 @@ def load_pitch(path: str | Path, audio: AudioConfig) -> PitchNet:
     return net.eval().requires_grad_(False)
 
 
-def with_pitch(crops: CropDataset, run: Path, workers: int) -> Dataset[Batch]:
-    """The same crops with their tracked pitch; the labels of whole clips are kept in the run folder."""
+def with_pitch(crops: CropDataset, run: Path, workers: int, pitch: str | None = None) -> Dataset[Batch]:
+    """The same crops with their tracked pitch. The labels of whole clips are kept in the run folder.
+
+    They begin with those of the run `pitch`, which was trained on the same corpus as a rule.
+    """
     run.mkdir(parents=True, exist_ok=True)
-    return PitchedCrops(crops, label(crops.clips, crops.audio, run / LABELS, workers))
+    labels = run / LABELS
+    known = Path(pitch) / LABELS if pitch is not None else labels
+    if known.is_file() and not labels.exists():
+        shutil.copyfile(known, labels)
+    return PitchedCrops(crops, label(crops.clips, crops.audio, labels, workers))
