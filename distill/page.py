@@ -1,76 +1,32 @@
-"""The page's HTML and style: strings in, strings out. Every text from outside is escaped here."""
+"""The page's HTML but for what is listened to: strings in, strings out. Every text from outside is escaped here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from distill.listening import web
 from distill.metrics import METRICS
+from distill.ranking import Ranking, rank
 
 _DIGITS = {"f0_rmse_cents": 1}
 _ARROWS = {"lower": "↓", "higher": "↑"}
 _BETTER = {"lower": "lower is better", "higher": "higher is better"}
 
-STYLE = """
-:root { color-scheme: light dark; --page: #f6f7f9; --card: #ffffff; --text: #1b1f26; --soft: #5b6472; --line: #dfe3e8;
-  --accent: #1f5fd0; --best: #e7f1e9; --best-text: #14602e; --warn: #a4480d; }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #101318; --card: #181c23; --text: #e7eaef; --soft: #9aa4b2; --line: #2b313b; --accent: #7fb0ff;
-    --best: #17331f; --best-text: #8fe0a8; --warn: #f0a066; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--text);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif; }
-main { max-width: 1240px; margin: 0 auto; padding: 40px 24px 72px; }
-h1 { font-size: 2rem; line-height: 1.2; letter-spacing: -0.02em; margin: 0 0 10px; }
-h2 { font-size: 1.3rem; letter-spacing: -0.01em; margin: 48px 0 12px; }
-h3 { font-size: 1rem; margin: 28px 0 2px; }
-p { margin: 0 0 10px; max-width: 78ch; }
-.lead { font-size: 1.08rem; color: var(--soft); }
-.soft, figcaption, dd { color: var(--soft); font-size: 0.9rem; }
-.notes { margin: 16px 0 0; padding: 12px 18px 12px 34px; background: var(--card); border: 1px solid var(--line);
-  border-left: 3px solid var(--accent); border-radius: 8px; }
-.notes li.bad { color: var(--warn); font-weight: 600; }
-.scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
-table { border-collapse: collapse; width: 100%; font-size: 0.92rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 9px 11px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-tbody tr:last-child > * { border-bottom: 0; }
-th:first-child, td.word { text-align: left; }
-thead th { vertical-align: bottom; font-weight: 600; white-space: normal; line-height: 1.3; }
-thead small, td small { display: block; color: var(--soft); font-weight: 400; font-size: 0.8rem; }
-td small { display: inline; }
-tbody th { font-weight: 600; position: sticky; left: 0; background: var(--card); }
-tr.reference > * { color: var(--soft); }
-td.best { background: var(--best); color: var(--best-text); font-weight: 600; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 14px; margin: 12px 2px 0; font-size: 0.9rem; }
-dt { font-weight: 600; } dd { margin: 0; }
-.text { font-style: italic; margin: 0 0 10px; }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); gap: 14px; }
-.card, figure { margin: 0; padding: 12px 14px; background: var(--card); border: 1px solid var(--line);
-  border-radius: 10px; }
-.card header { display: flex; justify-content: space-between; gap: 10px; align-items: baseline; font-weight: 600; }
-.card header span { color: var(--soft); font-weight: 400; font-size: 0.82rem; white-space: nowrap; }
-audio { width: 100%; height: 36px; margin: 8px 0 6px; display: block; }
-img { display: block; width: 100%; height: auto; }
-figure figcaption { color: var(--text); font-weight: 600; margin: 0 0 8px; }
-.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 360px), 1fr)); gap: 14px; }
-.curves figure { max-width: 640px; }
-.bars { max-width: 900px; margin: 0 0 14px; }
-@media (max-width: 600px) { main { padding: 24px 14px 48px; } h1 { font-size: 1.6rem; } dl { display: block; } }
-""".strip()
-
 
 class Picture(NamedTuple):
-    """One drawing for a light and for a dark page, paths relative to the page."""
+    """One drawing for a light and for a dark page, paths relative to the page, and what it shows in words."""
 
     light: str
     dark: str
     caption: str
+    described: str
 
 
-def document(title: str, lead_text: str, notes: Sequence[str], sections: Sequence[str]) -> str:
-    """The whole page. lead_text is HTML already; title and notes are plain text."""
+def document(title: str, lead_text: str, notes: Sequence[str], sections: Sequence[str], scripts: str) -> str:
+    """The whole page. lead_text, sections and scripts are HTML already; title and notes are plain text."""
     items = "".join(f"<li{_mark(note)}>{escape(note)}</li>" for note in notes)
     parts = [f"<h1>{escape(title)}</h1>", f'<p class="lead">{lead_text}</p>']
     parts += [f'<ul class="notes">{items}</ul>'] if notes else []
@@ -78,7 +34,7 @@ def document(title: str, lead_text: str, notes: Sequence[str], sections: Sequenc
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
-        f"<style>\n{STYLE}\n</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<style>\n{web('page.css')}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n{scripts}\n</body>\n</html>\n"
     )
 
 
@@ -94,32 +50,46 @@ def lead(metrics: dict[str, Any], recording: str) -> str:
 
 
 def metrics_table(metrics: dict[str, Any], recording: str) -> str:
-    """Mean and 95% interval of every metric, a system a row; the best system of a column is marked."""
+    """Mean and 95% interval of every metric, a system a row; what leads a column beyond doubt is marked.
+
+    The columns are those of METRICS that the metrics hold, then what they hold besides. A number that is not there is a
+    dash; a column without any is named below instead.
+    """
     systems = metrics["systems"]
-    best = {name: _best(name, {s: v["mean"][name] for s, v in systems.items() if s != recording}) for name in METRICS}
-    head = "".join(
-        f'<th title="{escape(m.meaning)}">{escape(m.heading)}&nbsp;'
-        f'<span title="{_BETTER[m.better]}" aria-label="{_BETTER[m.better]}">{_ARROWS[m.better]}</span>'
-        f"<small>{escape(m.unit) or '&nbsp;'}</small></th>"
-        for m in METRICS.values()
+    known = [[name for name, mean in values["mean"].items() if mean is not None] for values in systems.values()]
+    held = {name for names in known for name in names}
+    named = dict.fromkeys([*METRICS, *(name for values in systems.values() for name in values["mean"])])
+    columns = [name for name in named if name in held]
+    missing = ", ".join(
+        escape(METRICS[name].heading if name in METRICS else name) for name in named if name not in held
     )
+    ranks = {name: rank(metrics, name, recording) for name in columns}
     rows = []
     for system, values in systems.items():
-        cells = "".join(
-            f"<td{' class=best' if best[name] == system else ''}>{_number(values['mean'][name], name)}"
-            f"{_interval(values['ci95'][name], name)}</td>"
-            for name in METRICS
-        )
+        cells = "".join(_cell(values, name, system, ranks[name]) for name in columns)
         kind = ' class="reference"' if system == recording else ""
         rows.append(f'<tr{kind}><th scope="row">{escape(system)}</th>{cells}</tr>')
-    meanings = "".join(f"<dt>{escape(m.heading)}</dt><dd>{escape(m.meaning)}</dd>" for m in METRICS.values())
+    head = "".join(map(_column, columns))
+    meanings = "".join(
+        f"<dt>{escape(METRICS[name].heading)}</dt><dd>{escape(METRICS[name].meaning)}</dd>"
+        for name in columns
+        if name in METRICS
+    )
     explained = (
-        "mean over clips ± half the 95% interval; the recording measured against itself is the limit of each column"
+        "Mean over clips ± half the width of its 95% interval. The recording measured against itself is the limit of "
+        "each column. Green: the best mean, where the clips tell it apart from another system; pale: not told apart "
+        "from the best (the 95% interval of the difference, paired by clip, holds 0). Nothing green: no difference "
+        "shown, or no better end."
     )
-    return (
-        f'<h2>Closeness to the recording</h2>\n<p class="soft">{explained}</p>\n<div class="scroll"><table><thead><tr>'
-        f"<th>system</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>\n<dl>{meanings}</dl>"
-    )
+    if any(ranking.unfit for ranking in ranks.values()):
+        explained += " Italics: too few frames at the right pitch for this error to be compared."
+    if missing:
+        explained += f" Not measured: {missing}."
+    details = f"<details><summary>What the columns say</summary><dl>{meanings}</dl></details>"
+    heading = "Closeness to the recording"
+    table = _table(heading, f'<th scope="col">system</th>{head}', "".join(rows))
+    explanation = f'<h2>{heading}</h2>\n<p class="soft">{explained}</p>'
+    return f"<section>\n{explanation}\n{table}\n{details}\n</section>"
 
 
 def likelihood_table(metrics: dict[str, Any]) -> str:
@@ -130,46 +100,22 @@ def likelihood_table(metrics: dict[str, Any]) -> str:
         for name, system in metrics["systems"].items()
         if (found := system.get("likelihood"))
     )
-    head = "<tr><th>teacher</th><th>nats / sample ↓</th><th>bits / sample ↓</th><th>samples</th></tr>"
-    table = f'<div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
-    return f"<h2>Held-out negative log-likelihood</h2>\n{table}" if rows else ""
-
-
-def listening(
-    metrics: dict[str, Any],
-    texts: dict[str, str],
-    sound_path: Callable[[str, str], str],
-    spectrograms: dict[tuple[str, str], str],
-) -> str:
-    """A card a system for every clip: name, player, spectrogram."""
-    parts = ["<h2>Listen</h2>", '<p class="soft">spectrograms: one scale of 80 dB for all</p>']
-    for clip in metrics["clips"]:
-        text = f'<p class="text">{escape(texts[clip])}</p>' if texts.get(clip) else ""
-        cards = []
-        for system, values in metrics["systems"].items():
-            distance = values["clips"][clip]["mel_distance"]
-            shown = f"mel {_number(distance, 'mel_distance')} nats" if distance else ""
-            label = escape(f"{system}, {clip}")
-            cards.append(
-                f'<article class="card"><header>{escape(system)}<span>{shown}</span></header>'
-                f'<audio controls preload="none" src="{_url(sound_path(system, clip))}" aria-label="{label}"></audio>'
-                f'<img loading="lazy" alt="Spectrogram: {label}" src="{_url(spectrograms[system, clip])}"></article>'
-            )
-        parts.append(f'<h3>{escape(clip)}</h3>\n{text}<div class="cards">\n' + "\n".join(cards) + "\n</div>")
-    return "\n".join(parts)
+    heading = "Held-out negative log-likelihood"
+    table = _table(heading, _heads("teacher", "nats / sample ↓", "bits / sample ↓", "samples"), rows)
+    return f"<section>\n<h2>{heading}</h2>\n{table}\n</section>" if rows else ""
 
 
 def pictures(heading: str, kind: str, drawings: Sequence[Picture]) -> str:
     """A section of drawings with their captions; empty without any."""
     if not drawings:
         return ""
-    return f'<h2>{escape(heading)}</h2>\n<div class="{kind}">\n' + "\n".join(map(_drawing, drawings)) + "\n</div>"
+    drawn = "\n".join(map(_drawing, drawings))
+    return f'<section>\n<h2>{escape(heading)}</h2>\n<div class="{kind}">\n{drawn}\n</div>\n</section>'
 
 
 def speed(benchmark: dict[str, Any], bars: Picture) -> str:
     """Bar chart, table of rows, ratios, and the machine that they were measured on."""
-    columns = ("device", "threads", "batch", "samples / s", "x real time", "spread", "repeats")
-    head = "".join(f"<th>{name}</th>" for name in columns)
+    head = _heads("system", "device", "threads", "batch", "samples / s", "x real time", "spread", "repeats")
     rows = []
     for row in benchmark["rows"]:
         spread = f"{short(row['min'])} to {short(row['max'])}" if row.get("min") and row.get("max") else "-"
@@ -185,10 +131,11 @@ def speed(benchmark: dict[str, Any], bars: Picture) -> str:
     )
     machine = ", ".join(f"{key} {value}" for key, value in benchmark.get("machine", {}).items() if value is not None)
     return (
-        f'<h2>Speed</h2>\n<p class="soft">x real time: seconds of audio made in a second; above 1 is faster than '
-        f'listening. {escape(machine)}</p>\n<div class="bars">{_drawing(bars)}</div>\n'
-        f'<div class="scroll"><table><thead><tr><th>system</th>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>\n" + (f"<ul>{ratios}</ul>" if ratios else "")
+        '<section>\n<h2>Speed</h2>\n<p class="soft">x real time: seconds of audio made in a second; above 1 is faster '
+        f'than listening. {escape(machine)}</p>\n<div class="bars">{_drawing(bars)}</div>\n'
+        + _table("Speed", head, "".join(rows))
+        + (f"\n<ul>{ratios}</ul>" if ratios else "")
+        + "\n</section>"
     )
 
 
@@ -210,16 +157,47 @@ def _drawing(picture: Picture) -> str:
     return (
         f"<figure><figcaption>{escape(picture.caption)}</figcaption><picture>"
         f'<source media="(prefers-color-scheme: dark)" srcset="{_url(picture.dark)}">'
-        f'<img alt="{escape(picture.caption)}" src="{_url(picture.light)}"></picture></figure>'
+        f'<img loading="lazy" alt="{escape(picture.described)}" src="{_url(picture.light)}"></picture></figure>'
     )
 
 
-def _best(metric: str, means: dict[str, float | None]) -> str | None:
-    known = {system: value for system, value in means.items() if value is not None}
-    if len(known) < 2:
-        return None
-    choose = min if METRICS[metric].better == "lower" else max
-    return choose(known, key=lambda system: known[system])
+def _column(name: str) -> str:
+    """The head of a metric's column; of one that METRICS does not know, its name."""
+    if name not in METRICS:
+        return f'<th scope="col">{escape(name)}<small>&nbsp;</small></th>'
+    metric = METRICS[name]
+    better = _BETTER[metric.better]
+    return (
+        f'<th scope="col" title="{escape(metric.meaning)}">{escape(metric.heading)}&nbsp;<span title="{better}" '
+        f'role="img" aria-label="{better}">{_ARROWS[metric.better]}</span>'
+        f"<small>{escape(metric.unit) or '&nbsp;'}</small></th>"
+    )
+
+
+def _cell(values: dict[str, Any], name: str, system: str, ranking: Ranking) -> str:
+    kind, said = "", ""
+    if system == ranking.best:
+        kind, said = "best", "best"
+    elif system in ranking.near:
+        kind, said = "near", "not told apart from the best"
+    elif system in ranking.unfit:
+        kind, said = "unfit", "not comparable"
+    # Colour alone tells nothing to a screen reader.
+    words = f'<span class="unseen"> {said}</span>' if said else ""
+    number = f"{_number(values['mean'].get(name), name)}{_interval(values['ci95'].get(name), name)}"
+    return f"<td{f' class={kind}' if kind else ''}>{number}{words}</td>"
+
+
+def _heads(*names: str) -> str:
+    return "".join(f'<th scope="col">{name}</th>' for name in names)
+
+
+def _table(label: str, head: str, rows: str) -> str:
+    """A table that scrolls sideways within the page, by keys too."""
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{label}"><table>'
+        f'<caption class="unseen">{label}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    )
 
 
 def _number(value: float | None, metric: str, digits: int = 3) -> str:
