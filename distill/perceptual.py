@@ -18,12 +18,14 @@ _SMALLEST = 1e-6  # mean square of features that are as good as silent: keeps th
 def perceptual_terms(phones: PhoneClassifier, signal: Tensor, recording: Tensor) -> dict[str, Tensor]:
     r"""Distance of signal (B, T) from recording (B, T), both plain audio: scalars, 0 where the two are equal.
 
-        perceptual/feature = mean_l  sum |Phi_l(x) - Phi_l(y)|^2 / sum |Phi_l(y)|^2
-        perceptual/style   = mean_l  sum |G_l(x) - G_l(y)|^2 / sum |G_l(y)|^2,     G_l = Phi_l Phi_l^T / N_l
+        perceptual/feature = mean_l  sum |Phi_l(x) - Phi_l(y)|^2 / sum |Phi_l(y)|^2,     l at frame rate
+        perceptual/style   = mean_l  sum |G_l(x) - G_l(y)|^2 / sum |G_l(y)|^2,   all l;  G_l = Phi_l Phi_l^T / N_l
 
     Phi_l (B, C, N_l) are the features of layer l, sums run over the whole batch. The paper leaves the normalisation
-    open; relative to the recording, every layer weighs alike whatever its size. Features say what is spoken when, the
-    Gram matrices G_l (B, C, C), averages over time, how it sounds, wherever in the crop.
+    open, and which layers; relative to the recording, every layer weighs alike whatever its size. Features say what is
+    spoken when: of the layers at frame rate alone, for those before them follow the waveform, phases included, which
+    no sample can have in common with the recording. The Gram matrices G_l (B, C, C), averages over time, say how it
+    sounds, wherever in the crop.
 
     Gradients reach the signal (and no farther back than it comes from), never the classifier's weights, and not the
     recording. `phones` must be in eval mode. Computed in the precision of its weights, also under autocast.
@@ -32,9 +34,9 @@ def perceptual_terms(phones: PhoneClassifier, signal: Tensor, recording: Tensor)
     ours = features(phones, signal)
     with torch.no_grad():
         theirs = features(phones, recording)
-    pairs = list(zip(ours, theirs, strict=True))
+    pairs, frames = list(zip(ours, theirs, strict=True)), ours[-1].shape[-1]
     return {
-        "perceptual/feature": torch.stack([_relative(x, y) for x, y in pairs]).mean(),
+        "perceptual/feature": torch.stack([_relative(x, y) for x, y in pairs if x.shape[-1] == frames]).mean(),
         "perceptual/style": torch.stack([_relative(gram(x), gram(y)) for x, y in pairs]).mean(),
     }
 
