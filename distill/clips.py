@@ -19,11 +19,15 @@ from wavenet.manifest import Clip
 
 
 class NamedClip(NamedTuple):
-    """A recording (T,) and its name; speaker (1,) int64 is handed on to the systems where there is one."""
+    """A recording (T,) and its name; speaker (1,) int64 is handed on to the systems where there is one.
+
+    text: what is said, where it is known; the word error rate needs it.
+    """
 
     name: str
     wav: Tensor
     speaker: Tensor | None = None
+    text: str = ""
 
 
 def choose_clips(data: str, split: str | None, count: int, audio: AudioConfig) -> tuple[list[Clip], list[str]]:
@@ -67,7 +71,7 @@ def read_clips(clips: Sequence[Clip], models: Sequence[Any]) -> tuple[list[Clip]
             wav = load_clip(clip, audio)
             if len(wav) < shortest:
                 raise UserError(f"{clip.path}: found {len(wav)} samples, expected at least {shortest}")
-            named.append(NamedClip(clip.id, wav, clip_speaker(clip, several[0]) if several else None))
+            named.append(NamedClip(clip.id, wav, clip_speaker(clip, several[0]) if several else None, clip.text))
             used.append(clip)
         except UserError as error:
             problems.append(str(error))

@@ -6,9 +6,9 @@ import hashlib
 import json
 import math
 import os
-import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from tqdm import tqdm
 from distill import models
 from distill.baselines import griffin_lim, mel_shaped_noise
 from distill.clips import NamedClip, choose_clips, read_clips
-from distill.metrics import METRICS, measure
+from distill.intelligibility import Heard, Recogniser, spoken_words, word_rates
+from distill.intervals import pooled, students
+from distill.metrics import METRICS, SETS, choose, measure
 from distill.report import RECORDING, file_name, require_matplotlib, sound_path, training_curves, write_report
 from wavenet import checkpoint
 from wavenet.audio import write_audio
@@ -33,46 +35,98 @@ from wavenet.teacher import SAMPLERS, Teacher
 
 System = Callable[..., Tensor]
 GRIFFIN_LIM, NOISE = "griffin-lim", "mel-shaped noise"
+_DEAF = 0.5  # word error rate on recordings beyond which a gap to it means nothing
 _Rows = dict[str, dict[str, float | None]]
 
 
 def evaluate(
-    clips: Sequence[NamedClip], systems: dict[str, System], audio: AudioConfig, out: Path, seed: int = 0
+    clips: Sequence[NamedClip],
+    systems: Mapping[str, System],
+    audio: AudioConfig,
+    out: Path,
+    seed: int = 0,
+    *,
+    informed: Mapping[str, System] | None = None,
+    baselines: Mapping[str, System] | None = None,
+    metrics: str = "fast",
 ) -> dict[str, Any]:
     """Every clip through every system: sounds to out/audio/SYSTEM/CLIP.wav, numbers to out/metrics.json and back.
 
-    A system is called as system(mel (1, M, F), generator) -> wav (1, T), with the speaker third where the clip has one;
-    the generator is seeded by (seed, clip name), the same for all systems. Added to them: the recording itself, which
-    is the ceiling, Griffin-Lim and mel-shaped noise. Returns, as in the file,
-    {"sample_rate", "clips": [name], "systems": {name: {"clips": {clip: {metric: value}}, "mean", "ci95"}}}; ci95 is
-    half the width of the 95% interval of the mean over clips (Student's t); None where a number is not defined.
-    Raises UserError for no clips, doubled names, and audio that is not finite or of another length.
+    A system is called as system(mel (1, M, F), generator) -> wav (1, T), an informed one, which may look at the
+    recording, as system(wav (1, T), mel, generator); the speaker is added at the end where the clip has one. The
+    generator is seeded by (seed, clip name), the same for all systems. Added to them: the recording itself, which is
+    the ceiling, and baselines (Griffin-Lim and mel-shaped noise, unless others are given). metrics: "fast", or "all"
+    (distill.metrics.choose); what cannot be measured is named on stderr, once.
+
+    Returns, as in the file, {"sample_rate", "clips": [name], "metrics": [those measured], "notes": [why others were
+    not], "systems": {name: {"clips": {clip: {metric: value}}, "mean", "ci95"}}}, with "heard": {clip: {"text",
+    "errors", "words"}} beside a system's clips where words were recognised; ci95 is half the width of the 95% interval
+    of the mean over clips (distill.intervals). "mean" and "ci95" hold every metric of METRICS, None where it was not
+    measured or is not defined. Raises UserError for no clips, doubled names, and audio that is not finite or of
+    another length.
     """
     if not clips:
         raise UserError("clips: found none, expected at least one")
+    informed = informed or {}
+    baselines = untrained(audio) if baselines is None else baselines
     _require_distinct("clip", [clip.name for clip in clips])
-    _require_distinct("system", [RECORDING, *_baselines(audio), *systems])
+    _require_distinct("system", [RECORDING, *baselines, *informed, *systems])
+    wordless = [clip.name for clip in clips if not spoken_words(clip.text)]
+    names, notes = choose(metrics, audio, len(wordless) < len(clips))
+    if wordless and "wer" in names:
+        notes.append(f"WER leaves out {len(wordless)} clips without a text, or with numerals: {', '.join(wordless)}")
+    recogniser = Recogniser() if "wer" in names else None
     log_mel = LogMel(audio)
-    rows: dict[str, _Rows] = {name: {} for name in [RECORDING, *systems, *_baselines(audio)]}
+    rows: dict[str, _Rows] = {name: {} for name in [RECORDING, *systems, *informed, *baselines]}
+    heard: dict[str, dict[str, Heard]] = {name: {} for name in rows}
     progress = tqdm(total=len(clips) * len(rows), desc="evaluate", unit="clip", disable=None)
+    for note in notes:
+        progress.write(f"evaluate: {note}", file=sys.stderr)
     for clip in clips:
         wav = clip.wav[: len(clip.wav) - len(clip.wav) % audio.hop_length]
         mel = log_mel(wav[None].float())
-        for name, system in {RECORDING: _same(wav), **systems, **_baselines(audio)}.items():
-            progress.set_postfix_str(name)
-            arguments = () if clip.speaker is None else (clip.speaker,)
+        arguments = () if clip.speaker is None else (clip.speaker,)
+        knowing = {name: partial(system, wav[None]) for name, system in informed.items()}
+        called: dict[str, System] = {RECORDING: _same(wav), **systems, **knowing, **baselines}
+        for name, system in called.items():
+
+            def tell(what: str, name: str = name) -> None:
+                progress.set_postfix_str(f"{name}, {what}")
+
             found = system(mel, _generator(seed, clip.name), *arguments)[0].detach().cpu().float()
             _write(out / sound_path(name, clip.name), found, audio.sample_rate)
-            rows[name][clip.name] = {key: _finite(value) for key, value in measure(found, wav, audio).items()}
+            measured = measure(found, wav, audio, names, tell)
+            rows[name][clip.name] = {key: _finite(value) for key, value in measured.items()}
+            if recogniser is not None:
+                tell(METRICS["wer"].heading)
+                score = recogniser.score(found, audio.sample_rate, clip.text)
+                if score is not None:
+                    heard[name][clip.name] = score
+                rows[name][clip.name] |= word_rates(score, heard[RECORDING].get(clip.name))
             progress.update()
     progress.close()
-    metrics = {
+    summaries = {name: _summary(values, heard[name], heard[RECORDING]) for name, values in rows.items()}
+    natural = summaries[RECORDING]["mean"]["wer"]
+    if natural is not None and natural > _DEAF:
+        notes.append(f"the recogniser gets {natural:.0%} of the recordings' words wrong: WER and its gap say little")
+        print(f"evaluate: {notes[-1]}", file=sys.stderr)
+    result = {
         "sample_rate": audio.sample_rate,
         "clips": [clip.name for clip in clips],
-        "systems": {name: {"clips": values, **_summary(values)} for name, values in rows.items()},
+        "metrics": names,
+        "notes": notes,
+        "systems": summaries,
     }
-    write_json(out / "metrics.json", metrics)
-    return metrics
+    write_json(out / "metrics.json", result)
+    return result
+
+
+def untrained(audio: AudioConfig) -> dict[str, System]:
+    """The systems that need no training: Griffin-Lim and mel-shaped noise."""
+    return {
+        GRIFFIN_LIM: lambda mel, generator, *_: griffin_lim(mel[0], audio, generator=generator)[None],
+        NOISE: lambda mel, generator, *_: mel_shaped_noise(mel[0], audio, generator)[None],
+    }
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -106,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not clips:
         raise UserError(f"{arguments.data}: found no usable recording among {len(problems)}, expected at least one")
     systems = {name: as_system(model, arguments.temperature, arguments.method) for name, model in loaded.items()}
-    metrics = evaluate(clips, systems, audio, out, arguments.seed)
+    metrics = evaluate(clips, systems, audio, out, arguments.seed, metrics=arguments.metrics)
     for name, model in loaded.items():
         if isinstance(model, Teacher):
             metrics["systems"][name]["likelihood"] = _likelihood(model, chosen)
@@ -173,19 +227,13 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--out", type=str, required=True, help="folder for metrics.json, report.html, sounds")
     parser.add_argument("--split", choices=("test", "dev"), help="test, or dev where a corpus has no test clips")
     parser.add_argument("--clips", type=int, default=8, help="at most so many clips")
+    parser.add_argument("--metrics", choices=SETS, default="all", help="all, or without PESQ, DNSMOS and word errors")
     parser.add_argument("--seed", type=int, default=0, help="the noise is drawn from the seed and each clip's name")
     parser.add_argument("--temperature", type=float, default=1.0, help="scales the noise")
     parser.add_argument("--method", type=str, default="cached", help="how a teacher samples: cached or naive")
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or auto")
     parser.add_argument("--overwrite", action="store_true", help="replace an evaluation that is in --out")
     return parser
-
-
-def _baselines(audio: AudioConfig) -> dict[str, System]:
-    return {
-        GRIFFIN_LIM: lambda mel, generator, *_: griffin_lim(mel[0], audio, generator=generator)[None],
-        NOISE: lambda mel, generator, *_: mel_shaped_noise(mel[0], audio, generator)[None],
-    }
 
 
 def _same(wav: Tensor) -> System:
@@ -217,17 +265,18 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _summary(values: _Rows) -> dict[str, dict[str, float | None]]:
-    from scipy.stats import t
-
-    mean: dict[str, float | None] = {}
-    interval: dict[str, float | None] = {}
-    for metric in METRICS:
-        found = [value for row in values.values() if (value := row[metric]) is not None]
-        mean[metric] = statistics.fmean(found) if found else None
-        n = len(found)
-        interval[metric] = float(t.ppf(0.975, n - 1)) * statistics.stdev(found) / math.sqrt(n) if n > 1 else None
-    return {"mean": mean, "ci95": interval}
+def _summary(rows: _Rows, heard: Mapping[str, Heard], recording: Mapping[str, Heard]) -> dict[str, Any]:
+    """A system's entry in metrics.json."""
+    found = {metric: students([row.get(metric) for row in rows.values()]) for metric in METRICS}
+    words = [score.words for score in heard.values()]
+    found["wer"] = pooled([score.errors for score in heard.values()], words)
+    found["wer_gap"] = pooled([score.errors - recording[clip].errors for clip, score in heard.items()], words)
+    summary: dict[str, Any] = {
+        "clips": rows,
+        "mean": {metric: interval.mean for metric, interval in found.items()},
+        "ci95": {metric: interval.half_width for metric, interval in found.items()},
+    }
+    return summary | ({"heard": {clip: score._asdict() for clip, score in heard.items()}} if heard else {})
 
 
 def _likelihood(teacher: Teacher, clips: Sequence[Clip]) -> dict[str, float | None]:
@@ -238,12 +287,12 @@ def _likelihood(teacher: Teacher, clips: Sequence[Clip]) -> dict[str, float | No
 
 def _table(metrics: dict[str, Any]) -> str:
     """The means as plain text, a system a line."""
-    width = max(len(name) for name in metrics["systems"])
-    lines = [" " * width + "".join(f"  {name}" for name in METRICS)]
+    width, names = max(len(name) for name in metrics["systems"]), metrics["metrics"]
+    lines = [" " * width + "".join(f"  {name}" for name in names)]
     for name, system in metrics["systems"].items():
-        cells = [system["mean"][metric] for metric in METRICS]
+        cells = [system["mean"][metric] for metric in names]
         shown = ["-" if value is None else f"{value:.3f}" for value in cells]
-        lines.append(name.ljust(width) + "".join(f"  {s.rjust(len(m))}" for s, m in zip(shown, METRICS, strict=True)))
+        lines.append(name.ljust(width) + "".join(f"  {s.rjust(len(m))}" for s, m in zip(shown, names, strict=True)))
         if likelihood := system.get("likelihood"):
             lines.append(
                 f"{'':{width}}  {likelihood['nll']:.4f} nats, {likelihood['bits']:.4f} bits per sample held out"

@@ -9,6 +9,7 @@ import torch
 import distill.evaluate
 from distill.clips import NamedClip, choose_clips
 from distill.evaluate import GRIFFIN_LIM, NOISE, as_system, evaluate, load_systems, main
+from distill.intelligibility import Heard
 from distill.metrics import METRICS, measure
 from distill.report import RECORDING, training_curves
 from tests.conftest import small_student, small_teacher
@@ -38,6 +39,10 @@ def half(mel, generator):
     return 0.5 * CLIPS[0].wav[None]
 
 
+def hiss_any(mel, generator, *speaker):
+    return hiss(mel, generator)
+
+
 def hiss(mel, generator):
     return 0.1 * torch.randn(1, mel.shape[2] * 64, generator=generator)
 
@@ -46,7 +51,10 @@ def test_rows_files_and_numbers(tmp_path):
     found = evaluate(CLIPS[:1], {"half": half}, AUDIO, tmp_path)
     assert list(found["systems"]) == [RECORDING, "half", GRIFFIN_LIM, NOISE]
     assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")) == found
-    assert found["systems"]["half"]["clips"]["low hum"] == measure(half(None, None)[0], CLIPS[0].wav, AUDIO)
+    expected = measure(half(None, None)[0], CLIPS[0].wav, AUDIO)
+    row = found["systems"]["half"]["clips"]["low hum"]
+    assert list(row) == found["metrics"] == list(expected)
+    assert row == {name: None if math.isnan(value) else value for name, value in expected.items()}
     # A gain of 1/2 costs log 2, less where a band lies at the floor of the analysis.
     assert 0.6 < found["systems"]["half"]["mean"]["mel_distance"] <= math.log(2) + 1e-6
     assert found["systems"][RECORDING]["mean"]["mel_distance"] == 0
@@ -68,8 +76,54 @@ def test_undefined_is_null(tmp_path):
     noise = NamedClip("noise", 0.1 * torch.randn(64 * 60, generator=torch.Generator().manual_seed(0)))
     found = evaluate([noise], {"hiss": hiss}, AUDIO, tmp_path)["systems"]["hiss"]
     assert found["mean"]["f0_within_3_percent"] is None
+    assert found["mean"]["noise_floor"] is None
     assert found["ci95"]["mel_distance"] is None
+    assert found["mean"]["dnsmos_ovrl"] is None  # slow: not measured, but the column exists
     assert "NaN" not in (tmp_path / "metrics.json").read_text(encoding="utf-8")
+
+
+def test_informed_systems_see_the_recording_and_baselines_can_be_chosen(tmp_path):
+    def echo(wav, mel, generator, speaker=None):
+        assert mel.shape == (1, 20, wav.shape[1] // 64)
+        return wav * (1.0 if speaker is None else 0.5)
+
+    clips = [CLIPS[0], CLIPS[1]._replace(speaker=torch.tensor([3]))]
+    systems = evaluate(clips, {}, AUDIO, tmp_path, informed={"echo": echo}, baselines={"hiss": hiss_any})["systems"]
+    assert list(systems) == [RECORDING, "echo", "hiss"]
+    assert systems["echo"]["clips"]["low hum"] == systems[RECORDING]["clips"]["low hum"]
+    assert systems["echo"]["clips"]["mid"]["band_error"] == pytest.approx(6.0206, abs=1e-3)
+    with pytest.raises(UserError, match="system: found the name 'hiss' twice"):
+        evaluate(clips, {"hiss": hiss_any}, AUDIO, tmp_path, informed={"hiss": echo}, baselines={})
+
+
+class Deaf:
+    """A recogniser that drops the last word of the recording, and hears one word less of anything quieter."""
+
+    def score(self, wav, sample_rate, text):
+        spoken = text.lower().split()
+        missed = 1 if float(wav.abs().max()) > 0.05 else 2
+        return Heard(" ".join(spoken[:-missed]), missed, len(spoken)) if spoken else None
+
+
+def test_word_errors_are_pooled_and_compared_with_the_recording(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(distill.evaluate, "Recogniser", Deaf)
+    monkeypatch.setattr(
+        distill.evaluate, "choose", lambda which, audio, texts: (["mel_distance", "wer", "wer_gap"], [])
+    )
+    wav = buzz(100)
+    clips = [NamedClip("a", wav, None, "One two three four five six"), NamedClip("b", wav, None, "One two")]
+    clips.append(NamedClip("c", wav))
+    found = evaluate(clips, {"half": lambda mel, g: 0.3 * wav[None]}, AUDIO, tmp_path, baselines={}, metrics="all")
+    recording, half = (found["systems"][name] for name in (RECORDING, "half"))
+    assert recording["mean"]["wer"] == 2 / 8
+    assert half["mean"]["wer"] == 4 / 8
+    assert half["mean"]["wer_gap"] == 2 / 8  # pooled: the mean of the clips' gaps is 1 / 3
+    assert half["clips"]["a"]["wer_gap"] == pytest.approx(1 / 6)
+    assert half["clips"]["c"]["wer"] is None
+    assert half["heard"]["b"] == {"text": "", "errors": 2, "words": 2}
+    assert "mcd" not in half["clips"]["a"]
+    assert found["notes"] == ["WER leaves out 1 clips without a text, or with numerals: c"]
+    assert "evaluate: WER leaves out 1 clips" in capsys.readouterr().err
 
 
 def test_seeds_belong_to_clips(tmp_path):
@@ -174,11 +228,13 @@ def test_dev_stands_in_for_test(tmp_path):
 def test_command(shelf, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     arguments = ["runs/a", "runs/b", "--data", "bundled", "--split", "dev", "--clips", "1", "--out", str(tmp_path)]
+    arguments += ["--metrics", "fast"]
     assert main(arguments) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["clips"] == ["kathleen_b0429"]
     assert set(metrics["systems"]) == {RECORDING, "a", "b", GRIFFIN_LIM, NOISE}
     assert set(metrics["systems"]["a"]["mean"]) == set(METRICS)
+    assert set(metrics["systems"]["a"]["clips"]["kathleen_b0429"]) == set(metrics["metrics"])
     assert (tmp_path / "report.html").is_file()
     assert "mel_distance" in capsys.readouterr().out
     assert main([*arguments, "--seed", "-1"]) == 2
@@ -214,7 +270,7 @@ def test_checkpoints_from_disk(tmp_path):
         (tmp_path / "data" / f"{split}.txt").write_text(f"wavs/{name}_1.wav\n")
     out = tmp_path / "out"
     paths = [str(tmp_path / "teacher"), str(tmp_path / "student" / checkpoint.FILE_NAME)]
-    assert main([*paths, "--data", str(tmp_path / "data"), "--out", str(out)]) == 0
+    assert main([*paths, "--data", str(tmp_path / "data"), "--out", str(out), "--metrics", "fast"]) == 0
     systems = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["systems"]
     assert list(systems) == [RECORDING, "teacher", "student", GRIFFIN_LIM, NOISE]
     corpus = open_corpus(str(tmp_path / "data"), teacher.config.audio)
@@ -232,7 +288,7 @@ def test_bad_recordings_are_named_and_the_rest_is_evaluated(shelf, tmp_path, cap
     write_audio(folder / "good.wav", buzz(100), 8000)
     write_audio(folder / "short.wav", buzz(100)[:64], 8000)
     (folder / "broken.wav").write_bytes(b"RIFF")
-    arguments = ["runs/a", "--data", str(folder), "--out", str(tmp_path / "out")]
+    arguments = ["runs/a", "--data", str(folder), "--metrics", "fast", "--out", str(tmp_path / "out")]
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert f"distill-evaluate: {folder / 'broken.wav'}: found" in error
