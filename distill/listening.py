@@ -129,7 +129,7 @@ every trial; levels are matched. Or, without X: which one is preferred? Nothing 
 <p class="problem" id="blind-problem" role="alert"></p>
 <button type="submit" class="main">Start</button>
 </form>
-<div id="blind-trial" hidden>
+<div id="blind-trial" hidden tabindex="-1">
 <p class="score" id="blind-progress" aria-live="polite"></p>
 {_transport("the trial")}
 <div class="large"><button type="button" id="blind-a"><kbd>A</kbd> play A</button>
@@ -147,7 +147,7 @@ answer once all were heard, <kbd>space</kbd> pauses, <kbd>home</kbd> starts agai
 <p class="score" id="blind-score"></p>
 <p class="soft" id="blind-meaning"></p>
 {_result_table("pairs", "Result for each pair of systems")}
-<p class="large"><button type="button" id="blind-json">Save votes (JSON)</button>
+<p class="controls saving"><button type="button" id="blind-json">Save votes (JSON)</button>
 <button type="button" id="blind-csv">Save votes (CSV)</button></p>
 <details><summary>Votes</summary>{_result_table("votes", "Every vote")}</details>
 </div>

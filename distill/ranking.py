@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from typing import Any, NamedTuple
 
+from distill.intervals import students
 from distill.metrics import METRICS
 
 # The pitch error is that of frames voiced in both. A system that voices a few frames by accident has few errors: below
@@ -52,12 +51,6 @@ def _fit(mean: dict[str, float | None], metric: str) -> bool:
 
 def _apart(one: dict[str, Any], other: dict[str, Any], metric: str) -> bool:
     """Whether the 95% interval of the paired differences of two systems leaves out 0; never with fewer than two."""
-    from scipy.stats import t
-
     pairs = [(row.get(metric), other["clips"][clip].get(metric)) for clip, row in one["clips"].items()]
-    differences = [a - b for a, b in pairs if a is not None and b is not None]
-    n = len(differences)
-    if n < 2:
-        return False
-    half_width = float(t.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n)
-    return abs(statistics.fmean(differences)) > half_width
+    mean, half_width = students([a - b for a, b in pairs if a is not None and b is not None])
+    return mean is not None and half_width is not None and abs(mean) > half_width

@@ -77,10 +77,11 @@ class Browser:
 
     def open(self, page: Path, setup: str = ""):
         """Load a page from disk and wait for it; setup: JavaScript that runs before its own."""
-        if setup:
-            self.call("Page.addScriptToEvaluateOnNewDocument", source=setup)
+        added = self.call("Page.addScriptToEvaluateOnNewDocument", source=setup)["identifier"]
+        self.events.clear()
         self.call("Page.navigate", url=page.resolve().as_uri())
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
+        self.call("Page.removeScriptToEvaluateOnNewDocument", identifier=added)
 
     def run(self, code: str):
         """The value of a JavaScript expression, promises awaited."""

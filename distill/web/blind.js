@@ -53,6 +53,7 @@
     test.heard = null;
     player.load([]);
     show();
+    part("trial").focus({ preventScroll: true }); // a button that is disabled while focused swallows keys
     let found;
     try {
       found = await buffers(clip);
@@ -140,17 +141,22 @@
       ? "p: the chance of so many or more by guessing alone (exact binomial, one-sided)."
       : "p: the chance of so uneven a vote, either way, if neither were preferred (exact binomial, two-sided).";
     const early = votes.length < test.count
-      ? ` Ended after ${votes.length} of ${test.count} trials: p holds only if that was not decided by the answers.` : "";
+      ? ` Ended after ${votes.length} of ${test.count} trials: p holds only if the answers did not decide that.` : "";
     part("meaning").textContent = `${means} Seed ${test.seed}.${early}`;
-    const results = rows.map((row) => [row.pair.join(" / "), row.n, abx() ? row.correct : `${row.first} : ${row.n - row.first}`,
-      trials.probability(row.p)]);
-    table(part("pairs"), ["pair", "trials", abx() ? "correct" : "votes", "p"], results);
-    const x = (vote) => (vote.x ? `X was ${vote.x.toUpperCase()}, answered ${vote.answer.toUpperCase()}` : `preferred ${vote.preferred}`);
-    table(part("votes"), ["trial", "clip", "A", "B", "vote", "", "seconds"], votes.map((vote) => [vote.trial, vote.clip, vote.a,
-      vote.b, x(vote), vote.correct === null ? "" : vote.correct ? "right" : "wrong", (vote.response_ms / 1000).toFixed(1)]));
-    test.result = { trials: votes.length, planned: test.count, correct: abx() ? correct : null, p_value: abx() ? p : null, pairs: rows };
+    const counted = (row) => (abx() ? row.correct : `${row.first} : ${row.n - row.first}`);
+    table(part("pairs"), ["pair", "trials", abx() ? "correct" : "votes", "p"],
+      rows.map((row) => [row.pair.join(" / "), row.n, counted(row), trials.probability(row.p)]));
+    table(part("votes"), ["trial", "clip", "A", "B", "vote", "seconds"],
+      votes.map((vote) => [vote.trial, vote.clip, vote.a, vote.b, told(vote), (vote.response_ms / 1000).toFixed(1)]));
+    test.result = { trials: votes.length, planned: test.count, pairs: rows };
+    if (abx()) Object.assign(test.result, { correct, p_value: p });
     part("result").hidden = false;
     part("result").focus();
+  }
+
+  function told(vote) {
+    if (!vote.x) return `preferred ${vote.preferred}`;
+    return `X was ${vote.x.toUpperCase()}: ${vote.correct ? "right" : "wrong"}`;
   }
 
   function table(element, head, rows) {
@@ -165,8 +171,9 @@
 
   function save(kind) {
     const { plan, heard, since, count, ...kept } = test;
-    const text = kind === "csv" ? trials.csv(test.votes) : `${JSON.stringify({
-      format: "blind listening test 1", page: page.title, matching: page.rule, generator: "mulberry32", ...kept }, null, 2)}\n`;
+    const whole = { format: "blind listening test 1", page: page.title, matching: page.rule, generator: "mulberry32",
+      ...kept };
+    const text = kind === "csv" ? trials.csv(test.votes) : `${JSON.stringify(whole, null, 2)}\n`;
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type: kind === "csv" ? "text/csv" : "application/json" }));
     link.download = `blind-test-${test.started.replaceAll(/[:.]/g, "-")}.${kind}`;
@@ -190,13 +197,17 @@
   part("stop").addEventListener("click", finish);
   part("json").addEventListener("click", () => save("json"));
   part("csv").addEventListener("click", () => save("csv"));
-  part("trial").querySelector(".transport button").addEventListener("click", () => (player.playing ? player.pause() : player.play()));
+  const toggle = () => (player.playing ? player.pause() : player.play());
+  part("trial").querySelector(".transport button").addEventListener("click", toggle);
   document.addEventListener("keydown", (event) => {
     if (part("trial").hidden || !ours(event) || pressesButton(event)) return;
     const key = event.key.toLowerCase();
-    if (VOICES.includes(key)) listen(key);
+    if (VOICES.includes(key)) {
+      part(key).focus({ preventScroll: true }); // as for the digits of the clips
+      listen(key);
+    }
     else if (key === "1" || key === "2") answer(key === "1" ? "a" : "b");
-    else if (key === " ") player[player.playing ? "pause" : "play"]();
+    else if (key === " ") toggle();
     else if (key === "home" || key === "arrowleft") player.seek(key === "home" ? 0 : player.position - 1);
     else return;
     event.preventDefault();

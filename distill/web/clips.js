@@ -78,6 +78,12 @@
     if (clip === current) player.play();
   }
 
+  // By key: the focus goes along, or the space bar would press the button that was clicked before.
+  function pick(place) {
+    clips[current].querySelectorAll(".system")[place].focus({ preventScroll: true });
+    choose(current, place, true);
+  }
+
   function silence() {
     for (const player of players) if (player.playing) player.pause();
   }
@@ -101,10 +107,10 @@
     if (document.body.classList.contains("blind") || !ours(event) || pressesButton(event)) return;
     const key = event.key.toLowerCase();
     if (key === " ") toggle(current);
-    else if (key >= "1" && key <= "9" && Number(key) <= page.systems.length) choose(current, Number(key) - 1, true);
+    else if (key >= "1" && key <= "9" && Number(key) <= page.systems.length) pick(Number(key) - 1);
     else if (key === "arrowleft") jump(-1);
     else if (key === "arrowright") jump(1);
-    else if (key === "home") players[current].seek(0);
+    else if (key === "home" && players[current].position > 0) players[current].seek(0);
     else if (key === "m") matching.click();
     else if (key === "l") looping.click();
     else return;

@@ -42,7 +42,7 @@ const listening = (() => {
       const script = document.createElement("script");
       waiting.set(clip, { resolve });
       script.src = page.clips[clip].script;
-      script.onerror = () => reject(new Error(`${page.clips[clip].script} could not be read: it belongs beside the page`));
+      script.onerror = () => reject(new Error(`${script.src} could not be read: it belongs beside the page`));
       script.onload = () => script.remove();
       document.head.append(script);
     }).finally(() => waiting.delete(clip));
@@ -97,7 +97,8 @@ const listening = (() => {
       if (this.start >= this.duration - 0.01) this.start = 0;
       this.began = audio().currentTime + AHEAD;
       this.running = this.voices.map((voice, place) => {
-        const source = new AudioBufferSourceNode(context, { buffer: voice.buffer, loop: this.loop, loopEnd: this.duration });
+        const { loop, duration: loopEnd } = this;
+        const source = new AudioBufferSourceNode(context, { buffer: voice.buffer, loop, loopEnd });
         const level = new GainNode(context, { gain: place === this.selected ? voice.gain : 0 });
         source.connect(level).connect(context.destination);
         source.start(this.began, this.start);
@@ -184,15 +185,15 @@ const listening = (() => {
     return later;
   }
 
-  // Keys belong to the page unless they are typed into a field or are a browser's command.
+  // Keys belong to the page unless they are typed into a field, scroll a table, or are a browser's command.
   function ours(event) {
-    const field = event.target.closest && event.target.closest("input:not([type=checkbox],[type=radio]),select,textarea");
+    const field = event.target.closest("input:not([type=checkbox]),select,.scroll");
     const slides = field && field.type === "range" && !event.key.startsWith("Arrow") && event.key !== "Home";
     return !event.ctrlKey && !event.metaKey && !event.altKey && (!field || slides);
   }
 
   // Space presses a focused button, and does so by itself.
-  const pressesButton = (event) => event.key === " " && Boolean(event.target.closest("button,a,summary,input"));
+  const pressesButton = (event) => event.key === " " && event.target.closest("button,a,summary,[type=checkbox]");
 
   return { page, receive, buffers, factor, Player, transport, ours, pressesButton, audio };
 })();
