@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from distill.contrastive import another_clip, check_rows, half_a_clip_later
 from distill.objective import Objective, ObjectiveConfig
+from distill.phones.classifier import PhoneClassifier
 from distill.student import Student
 from wavenet.config import AudioConfig, require
 from wavenet.data import Batch, Clip, Corpus, clip_length, load_clip
@@ -25,33 +27,36 @@ class Distillation:
     """loss(student, batch, generator): sample, one teacher pass on that sample, the named terms.
 
     The teacher is frozen and in eval mode, yet the gradient flows through it to the student's sample. It never sees the
-    recording here: only the student's own x.
+    recording here: only the student's own x. batch_size: rows of a training batch, where known, to refuse too few for
+    the contrastive term at once; phones: the frozen classifier of the perceptual term, at the teacher's sample rate.
     """
 
     teacher: Teacher
     config: ObjectiveConfig
     crop_length: int
+    batch_size: int | None = None
+    phones: PhoneClassifier | None = None
 
     def __post_init__(self) -> None:
         self.teacher.eval().requires_grad_(False)
         self.start = first_scored(self.teacher.receptive_field, self.crop_length)
-        # The largest window of the spectral term, 0 without that term.
-        self.largest = max(self.config.stft_sizes) if "stft" in self.config.weights else 0
-        largest, scored = self.largest, self.crop_length - self.start
-        require(
-            largest <= scored,
-            "objective.stft_sizes",
-            largest,
-            f"at most {scored}, what train.crop_length {self.crop_length} scores",
-        )
+        scored = self.crop_length - self.start
+        for setting, size in self.config.windows.items():
+            require(
+                size <= scored, setting, size, f"at most {scored}, what train.crop_length {self.crop_length} scores"
+            )
+        if "contrastive" in self.config.weights and self.batch_size is not None:
+            check_rows(self.batch_size)
+        self._check_phones()
 
     def objective(self, student: Student, start: int) -> Objective:
         """The terms, with the first `start` samples left out; spectra are of the signal that the flows make."""
         emphasis = student.config.pre_emphasis
-        return Objective(self.config, emphasis, student.gain, self.teacher.config.distribution.log_scale_floor, start)
+        floor = self.teacher.config.distribution.log_scale_floor
+        return Objective(self.config, emphasis, student.gain, floor, start, self.phones)
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """{"loss", "loss/<term>", "kl/...", "stft/..."}: scalars."""
+        """{"loss", "loss/<term>", "kl/...", "stft/..."}: scalars. Raises UserError for one row under contrastive."""
         assert isinstance(model, Student)
         return self._terms(model, batch, generator, first_scored(self.start, batch.wav.shape[1]))
 
@@ -64,17 +69,35 @@ class Distillation:
         sample = student(noise, batch.mel, batch.speaker, pitch, offset)
         objective = self.objective(student, start)
         judged = self.teacher(sample.wav, batch.mel, batch.speaker, pitch, offset) if objective.needs_teacher else None
-        return objective(sample, judged, batch.wav, generator)
+        other = None
+        if objective.needs_other:
+            # Held-out clips come one by one.
+            c2 = another_clip(batch) if student.training or len(batch.mel) > 1 else half_a_clip_later(batch)
+            other = self.teacher(sample.wav, c2.mel, c2.speaker, c2.pitch, offset)
+        return objective(sample, judged, batch.wav, generator, other)
+
+    def _check_phones(self) -> None:
+        """Raise UserError unless the perceptual term and its classifier come together, at one sample rate."""
+        wanted = "perceptual" in self.config.weights
+        if self.phones is None:
+            require(not wanted, "objective.weights", "perceptual", "a phone classifier beside it, --phones RUN")
+            return
+        require(wanted, "--phones", "a classifier", "none without the term perceptual in objective.weights")
+        self.phones.eval().requires_grad_(False)
+        ours, theirs = self.teacher.config.audio.sample_rate, self.phones.config.audio.sample_rate
+        require(ours == theirs, "--phones", f"a classifier of {theirs} Hz", f"one of the teacher's {ours} Hz")
+        hop, scored = self.phones.config.audio.hop_length, self.crop_length - self.start
+        require(hop <= scored, "--phones", f"frames of {hop} samples", f"at most the {scored} that a crop scores")
 
     def long_enough(self, clips: Sequence[Clip], audio: AudioConfig) -> list[Clip]:
-        """The clips that hold the largest STFT window after their first scored sample. Raises UserError for none."""
+        """The clips that hold the largest window after their first scored sample. Raises UserError for none."""
+        require(len(clips) > 0, "dev clips", 0, "at least one to validate on")
+        setting, largest = max(self.config.windows.items(), key=lambda item: item[1], default=("", 0))
         lengths = [clip_length(clip, audio) for clip in clips]
         scored = [length - first_scored(self.start, length) for length in lengths]
-        found = [clip for clip, samples in zip(clips, scored, strict=True) if samples >= self.largest]
+        found = [clip for clip, samples in zip(clips, scored, strict=True) if samples >= largest]
         if not found:
-            raise UserError(
-                f"dev clips: found {len(clips)}, none longer than objective.stft_sizes {self.largest} needs"
-            )
+            raise UserError(f"dev clips: found {len(clips)}, none longer than {setting} {largest} needs")
         return found
 
     @torch.no_grad()

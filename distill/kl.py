@@ -2,7 +2,7 @@ r"""KL(p_s || p_t) = H(p_s, p_t) - H(p_s), per sample, both terms apart (arXiv 1
 
 For x ~ p_s, the sum over t of KL(p_s(x_t | z_<t) || p_t(x_t | x_<t)) is an unbiased estimate of KL(p_s || p_t), because
 x_<t and z_<t determine each other. Nothing is clamped here: scale floors live in the distributions.
-All functions: batch shape (B, T) in, (B, T) nats out, differentiable in both arguments.
+Batch shape (B, T) in and (B, T) nats out, unless said otherwise; differentiable in both arguments.
 """
 
 from __future__ import annotations
@@ -46,6 +46,20 @@ def stratified_uniforms(like: Tensor, draws: int, generator: torch.Generator | N
     return (strata + uniform) / draws
 
 
+def stratified_draws(student: Logistic | Gaussian, draws: int, generator: torch.Generator | None = None) -> Tensor:
+    """n fresh draws of every x_t from p_s(x_t | z_<t), stratified, (n, B, T); differentiable in the student."""
+    return student.transform(stratified_uniforms(student.loc, draws, generator)[..., None])
+
+
+def cross_entropy_at(draws: Tensor, teacher: Distribution) -> Tensor:
+    """-mean_i log p_t(x_t^(i) | x_<t) of draws (n, B, T) -> (B, T), under the parameters of one teacher pass.
+
+    Two teachers scored at the same draws are compared without the draws' own variance.
+    """
+    result: Tensor = -teacher.log_density(draws).mean(0)  # type: ignore[attr-defined]
+    return result
+
+
 def cross_entropy(
     student: Logistic | Gaussian, teacher: Distribution, draws: int, generator: torch.Generator | None = None
 ) -> Tensor:
@@ -55,7 +69,21 @@ def cross_entropy(
     continuous density is used (`log_density`), so that the difference to the differential entropy is a KL. Unbiased for
     every n; stratification takes most of the variance of independent draws away.
     """
-    uniforms = stratified_uniforms(student.loc, draws, generator)
-    draws_of_x = student.transform(uniforms[..., None])
-    result: Tensor = -teacher.log_density(draws_of_x).mean(0)  # type: ignore[attr-defined]
+    return cross_entropy_at(stratified_draws(student, draws, generator), teacher)
+
+
+def flow_log_density(base: Distribution, noise: Tensor, log_det: Tensor) -> Tensor:
+    """log q(x) (B,) of x = f(z), for any flow that knows log_det (B,) = log |det dx/dz|: log p_base(z) - log_det.
+
+    noise z (B, T), `base` element-wise. No inverse is needed: z is known where x was made from it.
+    """
+    result: Tensor = base.log_prob(noise).sum(1) - log_det
     return result
+
+
+def log_ratio(base: Distribution, noise: Tensor, log_det: Tensor, teacher: Distribution, wav: Tensor) -> Tensor:
+    """log q(x) - log p_t(x) (B,) [nats a signal] at the flow's own x (B, T): an unbiased estimate of KL(q || p_t).
+
+    Needs no law of x_t given the past, so it serves flows that have none (coupling layers); the price is variance.
+    """
+    return flow_log_density(base, noise, log_det) + cross_entropy_at(wav[None], teacher).sum(1)

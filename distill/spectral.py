@@ -1,7 +1,8 @@
-"""Multi-resolution STFT loss, frame by frame: what keeps a student from whispering, which reverse KL tolerates.
+"""Spectral losses between sample and recording: what keeps a student from whispering, which reverse KL tolerates.
 
-Spectral convergence and log magnitude (Arik et al. 2018, arXiv 1808.06719; Yamamoto et al. 2020, arXiv 1910.11480), on
-emphasised speech of unit rms, so that every band and every recording level weigh alike.
+Frame by frame at several resolutions: spectral convergence and log magnitude (Arik et al. 2018, arXiv 1808.06719;
+Yamamoto et al. 2020, arXiv 1910.11480). And Parallel WaveNet's own power loss (arXiv 1711.10433), averaged over time
+first. All on emphasised speech of unit rms, so that every recording level weighs alike.
 """
 
 from __future__ import annotations
@@ -36,3 +37,22 @@ def stft_terms(signal: Tensor, reference: Tensor, sizes: Sequence[int]) -> dict[
         convergence = torch.linalg.norm(theirs - ours) / torch.linalg.norm(theirs)
         terms[f"stft/{size}"] = convergence + (torch.log(ours) - torch.log(theirs)).abs().mean()
     return terms
+
+
+def mean_power(signal: Tensor, size: int) -> Tensor:
+    r"""phi(x) = |STFT(x)|^2 averaged over time, (B, size / 2 + 1) of (B, T), divided by sum_n w_n^2.
+
+    With that division white noise of unit variance has phi = 1 in every bin, whatever the window's size.
+    """
+    window = torch.hann_window(size, dtype=signal.dtype, device=signal.device)
+    spectrum = torch.stft(signal, size, size // 4, window=window, center=False, return_complex=True)
+    return (spectrum.real**2 + spectrum.imag**2).mean(2) / window.square().sum()
+
+
+def power_loss(signal: Tensor, reference: Tensor, size: int) -> Tensor:
+    r"""|| phi(x) - phi(y) ||^2 of (B, T) and (B, T), a scalar: the mean over batch and bins.
+
+    Power loss of van den Oord et al. 2017, arXiv 1711.10433, as printed: linear powers, averaged over time BEFORE the
+    distance. When a frame sounds is not seen at all; `stft_terms` sees it.
+    """
+    return (mean_power(signal, size) - mean_power(reference, size)).square().mean()

@@ -133,3 +133,80 @@ def test_sequence_kl_estimate_matches_the_exact_log_ratio():
 def test_regulariser_is_the_squared_log_ratio_of_scales():
     student, teacher = Gaussian(value(0.0), value(-1.0)), Gaussian(value(3.0), value(-3.0))
     assert float(kl.scale_regulariser(student, teacher)) == pytest.approx(4.0)
+
+
+def sequence(phi: torch.Tensor, log_s: torch.Tensor, length: int) -> torch.distributions.MultivariateNormal:
+    """x_t = phi x_{t-1} + s e_t from x_{-1} = 0, as one joint law."""
+    time = torch.arange(length)
+    lag = time[:, None] - time[None, :]
+    powers = torch.where(lag >= 0, phi ** lag.clamp(min=0), torch.zeros((), dtype=phi.dtype))
+    return torch.distributions.MultivariateNormal(torch.zeros(length).double(), scale_tril=powers * log_s.exp())
+
+
+def autoregression(phi: torch.Tensor, log_s: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """The same law's x (rows, T) of noise (rows, T), phi and log_s (rows, 1), sample by sample."""
+    x = [torch.zeros_like(noise[:, :1])]
+    for t in range(noise.shape[1]):
+        x.append(phi * x[-1] + log_s.exp() * noise[:, t : t + 1])
+    return torch.cat(x, 1)
+
+
+@pytest.mark.parametrize("estimator", ["log_ratio", "conditional"])
+def test_sequence_estimators_have_value_and_gradient_of_the_closed_form(estimator):
+    """Two Gaussian autoregressions; gradients in phi and log s of the student. Each row has parameters of its own."""
+    rows, length, teacher_phi, teacher_log_s = 20_000, 6, 0.3, 0.2
+    noise = torch.randn(rows, length, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    phi = torch.full((rows, 1), 0.8, dtype=torch.float64, requires_grad=True)
+    log_s = torch.full((rows, 1), -0.3, dtype=torch.float64, requires_grad=True)
+    x = autoregression(phi, log_s, noise)
+    past, wav = x[:, :-1], x[:, 1:]
+    teacher = Gaussian(teacher_phi * past, torch.full_like(past, teacher_log_s))
+    if estimator == "log_ratio":
+        base = Gaussian(value(0.0)[0, 0], value(0.0)[0, 0])
+        estimate = kl.log_ratio(base, noise, length * log_s[:, 0], teacher, wav)
+    else:
+        student = Gaussian(phi * past, log_s.expand_as(past))
+        crossed = kl.cross_entropy(student, teacher, 4, torch.Generator().manual_seed(1))
+        estimate = (crossed - kl.entropy(student)).sum(1)
+    one_phi, one_log_s = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.8, -0.3))
+    exact = torch.distributions.kl_divergence(
+        sequence(one_phi, one_log_s, length),
+        sequence(torch.tensor(teacher_phi).double(), torch.tensor(teacher_log_s).double(), length),
+    )
+    wanted = [exact, *torch.autograd.grad(exact, (one_phi, one_log_s))]
+    found = [estimate, *torch.autograd.grad(estimate.sum(), (phi, log_s))]
+    for one, expected in zip(found, wanted, strict=True):
+        error = float(one.detach().std()) / rows**0.5
+        assert abs(float(one.detach().mean() - expected.detach())) < 3 * error
+
+
+def test_log_ratio_serves_a_coupling_layer_that_has_no_law_of_each_sample():
+    """x_b = z_b exp(s) + w z_a, x_a = z_a: log q is the joint normal's, and the estimate its divergence."""
+    rows, s, w = 20_000, -0.4, 0.7
+    noise = torch.randn(rows, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    wav = torch.stack([noise[:, 0], noise[:, 1] * torch.tensor(s).double().exp() + w * noise[:, 0]], 1)
+    zero = torch.zeros((), dtype=torch.float64)
+    base, log_det = Gaussian(zero, zero), torch.full((rows,), s, dtype=torch.float64)
+    lower = torch.tensor([[1.0, 0.0], [w, 0.0]], dtype=torch.float64)
+    lower[1, 1] = torch.tensor(s).double().exp()
+    joint = torch.distributions.MultivariateNormal(torch.zeros(2).double(), scale_tril=lower)
+    torch.testing.assert_close(kl.flow_log_density(base, noise, log_det), joint.log_prob(wav))
+    past = torch.cat([torch.zeros(rows, 1).double(), wav[:, :1]], 1)
+    found = kl.log_ratio(base, noise, log_det, Gaussian(0.3 * past, torch.full_like(past, 0.1)), wav)
+    expected = torch.distributions.kl_divergence(
+        joint, sequence(torch.tensor(0.3).double(), torch.tensor(0.1).double(), 2)
+    )
+    assert abs(float(found.mean() - expected)) < 3 * float(found.std()) / rows**0.5
+
+
+def test_conditional_estimator_varies_less_than_the_log_ratio():
+    student, teacher, rows = small_student().requires_grad_(False), small_teacher().requires_grad_(False), 400
+    mel = random_mel(1, 4).expand(rows, -1, -1)
+    generator = torch.Generator().manual_seed(0)
+    sample = student(student.noise(mel, generator=generator), mel)
+    judged = teacher(sample.wav, mel)
+    conditional = kl.cross_entropy(sample.distribution, judged, 8, generator) - kl.entropy(sample.distribution)
+    ratio = kl.log_ratio(student.base(mel), sample.noise, sample.log_det, judged, sample.wav)
+    exact = student.log_prob(sample.wav[:20], mel[:20]) - judged.log_density(sample.wav)[:20].sum(1)
+    torch.testing.assert_close(ratio[:20], exact)
+    assert 2 * float(conditional.sum(1).std()) < float(ratio.std())

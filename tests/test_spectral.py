@@ -1,10 +1,11 @@
-"""The STFT loss: zero on identity, equal to an independent implementation, and it sees what KL tolerates."""
+"""The spectral losses: zero on identity, equal to independent implementations, and what each sees and does not."""
 
 import auraloss
+import numpy as np
 import pytest
 import torch
 
-from distill.spectral import magnitude, stft_terms
+from distill.spectral import magnitude, mean_power, power_loss, stft_terms
 
 
 def speech_like(batch: int = 2, length: int = 4096, seed: int = 0) -> torch.Tensor:
@@ -56,3 +57,52 @@ def test_gradient_is_finite_in_silence_and_right():
     point = speech_like(1, 256, seed=3).requires_grad_()
     reference = speech_like(1, 256, seed=4)
     assert torch.autograd.gradcheck(lambda x: stft_terms(x, reference, [64])["stft/64"], (point,), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [64, 256])
+def test_power_loss_against_its_definition(size):
+    """|| phi(x) - phi(y) ||^2 with phi = |STFT|^2 averaged over time, by numpy's FFT frame by frame."""
+    ours, theirs = speech_like(seed=1), 0.7 * speech_like(seed=2)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
+
+    def phi(row):
+        starts = range(0, len(row) - size + 1, size // 4)
+        powers = [np.abs(np.fft.rfft(window * row[first : first + size])) ** 2 for first in starts]
+        return np.mean(powers, axis=0) / np.sum(window**2)
+
+    pairs = zip(ours.numpy(), theirs.numpy(), strict=True)
+    expected = np.mean([np.sum((phi(x) - phi(y)) ** 2) / (size // 2 + 1) for x, y in pairs])
+    assert float(power_loss(ours, theirs, size)) == pytest.approx(expected, rel=1e-10)
+    assert float(power_loss(ours, ours, size)) == 0.0
+
+
+def test_white_noise_of_unit_variance_has_power_one_in_every_bin():
+    noise = torch.randn(4, 2**17, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for size in (64, 512):
+        inner = mean_power(noise, size)[:, 2:-2]  # at 0 and at half the rate a bin is real, of other variance
+        assert float((inner.mean(0) - 1).abs().max()) < 0.1
+        assert float(inner.mean()) == pytest.approx(1.0, abs=0.01)
+
+
+def test_power_loss_is_blind_to_the_order_of_time_and_the_stft_loss_is_not():
+    """Four sounds, a window of silence between them, in another order: the same frames."""
+    size, hop = 128, 32
+    sounds = [torch.randn(4 * hop, generator=torch.Generator().manual_seed(i)).double() * (i + 1) for i in range(4)]
+    silence = torch.zeros(2 * size, dtype=torch.float64)
+
+    def spoken(order):
+        return torch.cat([silence, *(torch.cat([sounds[i], silence]) for i in order)])[None]
+
+    one, two = spoken([0, 1, 2, 3]), spoken([2, 0, 3, 1])
+    assert float(power_loss(one, two, size)) < 1e-20
+    assert float(power_loss(one, 1.1 * one, size)) > 1e-3
+    assert float(stft_terms(one, two, [size])["stft/128"]) > 0.5
+
+
+def test_power_loss_has_the_right_gradient_also_in_silence():
+    reference = speech_like(1, 256, seed=4)
+    point = speech_like(1, 256, seed=3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: power_loss(x, reference, 64), (point,), atol=1e-6)
+    silent = torch.zeros(1, 256, dtype=torch.float64, requires_grad=True)
+    power_loss(silent, reference, 64).backward()
+    assert torch.isfinite(silent.grad).all()
