@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from distill import results
-from distill.demo import Demo, check_gates
+from distill.demo import Demo
 from distill.demo import main as demo
+from distill.gates import FLOW_0, GRIFFIN_LIM, KL_ONLY, RECORDING, SOURCE_FILTER, TEXTBOOK, check_gates
 from wavenet.audio import read_audio, write_audio
 from wavenet.data import corpus_folder
 from wavenet.errors import UserError
 from wavenet.run import read_metrics
 
+SYSTEMS = (RECORDING, "teacher", SOURCE_FILTER, TEXTBOOK, KL_ONLY, FLOW_0, GRIFFIN_LIM, "mel-shaped noise")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -38,10 +40,10 @@ def run(tmp_path_factory):
 
 def test_page_shows_every_system_and_every_file_it_names_is_there(run):
     page = (run / "index.html").read_text()
-    for system in ("recording", "teacher", "student", "student-kl-only", "griffin-lim", "mel-shaped noise"):
+    for system in SYSTEMS:
         assert system in page
     links = [link for link in re.findall(r'(?:src|srcset)="([^"]+)"', page) if not link.startswith("data:")]
-    assert len([link for link in links if link.endswith(".wav")]) == 2 * 6
+    assert len([link for link in links if link.endswith(".wav")]) == 2 * len(SYSTEMS)
     assert all((run / link).is_file() for link in links)
 
 
@@ -50,7 +52,7 @@ def test_figures_hold_what_the_page_and_readme_are_made_of(run):
     assert set(figures) == {"gates", "metrics", "benchmark", "teacher"}
     assert {row["method"] for row in figures["benchmark"]["rows"]} == {"naive", "cached", "parallel"}
     assert {ratio["over"].split()[-1] for ratio in figures["benchmark"]["ratios"]} >= {"naive", "cached"}
-    history = read_metrics(run / "student")
+    history = read_metrics(run / TEXTBOOK)
     again = check_gates(history, {"systems": figures["metrics"]})
     assert figures["gates"] == json.loads(json.dumps(again))
 
@@ -75,8 +77,8 @@ def test_readme_is_filled_between_its_markers(run, tmp_path):
     assert once.startswith(f"before\n{results.BEGIN}\n")
     assert once.endswith(f"{results.END}\nafter\n")
     assert "old" not in once
-    mean = json.loads((run / "demo.json").read_text())["metrics"]["student"]["mean"]["mel_distance"]
-    assert re.search(rf"^\| student \| {mean:.3f} \|", once, re.MULTILINE)
+    mean = json.loads((run / "demo.json").read_text())["metrics"][SOURCE_FILTER]["mean"]["mel_distance"]
+    assert re.search(rf"^\| {SOURCE_FILTER} \| {mean:.3f} \|", once, re.MULTILINE)
     assert (tmp_path / "docs" / results.PICTURE).stat().st_size > 10_000
 
 
@@ -87,33 +89,46 @@ def test_missing_markers_run_and_recipes_are_named(run, tmp_path, capsys):
     assert results.main([str(tmp_path)]) == 2
     assert "expected the figures of a finished demo" in capsys.readouterr().err
     assert demo(["--recipes", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    assert "demo_teacher.yaml: found no such recipe" in capsys.readouterr().err
+    assert "demo_pitch.yaml: found no such recipe" in capsys.readouterr().err
 
 
-def systems(mel, alone, pitch):
-    student = {"mean": {"mel_distance": mel, "f0_within_3_percent": pitch}}
-    return {"systems": {"student": student, "student-kl-only": {"mean": {"mel_distance": alone}}}}
+def systems(ours=0.25, right=0.9, hummed=0.8, theirs=0.5, alone=0.7, hoarse=0.4):
+    def mean(mel, pitch, tone):
+        return {"mean": {"mel_distance": mel, "f0_within_3_percent": pitch, "voiced_autocorrelation": tone}}
+
+    return {
+        "systems": {
+            RECORDING: mean(0.0, 1.0, 0.85),
+            SOURCE_FILTER: mean(ours, right, hummed),
+            TEXTBOOK: mean(theirs, hoarse, 0.4),
+            KL_ONLY: mean(alone, 0.0, 0.3),
+            FLOW_0: mean(0.31, 0.9, 0.8),
+            GRIFFIN_LIM: mean(0.1, 0.8, 0.7),
+        }
+    }
 
 
-def gates(divergence, mel, alone, pitch):
+def passed(divergence, **figures):
     history = [{"step": step, "kl/kl": value} for step, value in enumerate(divergence)]
-    return [gate["passed"] for gate in check_gates(history, systems(mel, alone, pitch))]
+    return [gate["passed"] for gate in check_gates(history, systems(**figures))]
 
 
 def test_gates_tell_good_from_bad():
-    assert gates([4.0, 1.0], 0.5, 0.7, 0.4) == [True] * 4
-    assert gates([4.0, 2.5], 0.6, 0.55, 0.1) == [False] * 4
-    assert gates([4.0, 1.0], 0.5, 0.7, None) == [True, True, True, False]
+    assert passed([4.0, 1.0]) == [True] * 7
+    assert passed([4.0, 2.5], ours=0.31, right=0.6, hummed=0.7, theirs=0.6, alone=0.55, hoarse=0.1) == [False] * 7
+    assert passed([4.0, 1.0], hummed=0.96)[2] is False, "buzz is no quality"
+    assert passed([4.0, 1.0], right=None)[1] is False
 
 
 def test_a_required_gate_that_is_missed_is_told_by_the_exit_status():
-    gate = check_gates([{"kl/kl": 4.0}, {"kl/kl": 3.0}], systems(0.5, 0.7, 0.4))
-    assert [g["required"] for g in gate] == [True, True, True, False]
-    assert gate[0]["line"].startswith("NOT reached: KL falls by half")
+    gates = check_gates([{"kl/kl": 4.0}, {"kl/kl": 3.0}], systems(ours=0.4))
+    assert [gate["required"] for gate in gates] == [True] * 6 + [False]
+    assert gates[0]["line"].startswith("NOT reached: source-filter: mel distance: 0.400")
+    assert "flow 0 0.310, Griffin-Lim 0.100, textbook 0.500" in gates[0]["line"]
 
 
 @pytest.mark.parametrize(
-    ("codes", "expected"), [((0, 0), 0), ((0, -9), 1), ((-9, 0), 1), ((2, 0), 2), ((130, 130), 130)]
+    ("codes", "expected"), [((0, 0, 0), 0), ((0, 0, -9), 1), ((-9, 0, 0), 1), ((0, 2, 0), 2), ((130, 130, 130), 130)]
 )
 def test_a_student_that_died_stops_the_demo(tmp_path, monkeypatch, codes, expected):
     children = iter(codes)
