@@ -15,6 +15,7 @@ from distill import models
 from distill.distillation import Distillation
 from distill.gate import check_teacher, linear_prediction_baseline
 from distill.objective import ObjectiveConfig
+from distill.phones.classifier import PhoneClassifier
 from distill.student import Student
 from wavenet import checkpoint
 from wavenet.config import AudioConfig, DataConfig, PitchConfig, StudentConfig, TrainConfig, parse_arguments, to_dict
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--train", type=TrainConfig, default=TrainConfig())
     parser.add_argument("--teacher", type=str, required=True, help="the teacher's run folder or checkpoint")
     parser.add_argument("--pitch", type=str, help="a run of wavenet-train-pitch, for a student with a source_filter")
+    parser.add_argument("--phones", type=str, help="a run of distill-train-phones, for the perceptual term")
     parser.add_argument("--out", type=str, required=True, help="run folder: checkpoint, configuration, logs")
     parser.add_argument("--force", action="store_true", help="distil even a teacher weaker than linear prediction")
     found = parse_arguments(parser, argv)
@@ -61,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Path(found.out),
         found.force,
         found.pitch,
+        found.phones,
     )
 
 
@@ -73,10 +76,12 @@ def train_student(
     run: Path,
     force: bool = False,
     pitch: str | None = None,
+    phones: str | None = None,
 ) -> int:
     """Distil, or resume distilling, the student of a run folder. Returns the exit status.
 
     pitch: the network that a source-filter student takes F0 from, trained before; it becomes part of the student.
+    phones: the classifier of the perceptual term; it stays outside.
     """
     teacher = models.load(teacher_path, resolve_device(config.device))
     if not isinstance(teacher, Teacher):
@@ -102,7 +107,8 @@ def train_student(
     for note in crops.notes:
         print(note, file=sys.stderr)
     batches = crops if net is None else with_pitch(crops, run, data.workers, pitch)
-    distillation = Distillation(teacher, objective, config.crop_length)
+    classifier = None if phones is None else _classifier(phones, objective, resolve_device(config.device))
+    distillation = Distillation(teacher, objective, config.crop_length, config.batch_size, classifier)
     distillation.long_enough(corpus.dev, model_config.audio)  # known now, not at the first validation
 
     def validate(average: nn.Module) -> Validation:
@@ -123,7 +129,8 @@ def train_student(
             "train": to_dict(config),
             "teacher": checkpoint.fingerprint(teacher),
         }
-        | ({} if net is None else {"pitch": checkpoint.fingerprint(net)}),
+        | ({} if net is None else {"pitch": checkpoint.fingerprint(net)})
+        | ({} if classifier is None else {"phones": checkpoint.fingerprint(classifier)}),
     )
     return train(task, config, batches, data.workers, run)
 
@@ -169,6 +176,15 @@ def _pitch_network(config: StudentConfig, teacher: Teacher, path: str | None) ->
     if config.prior == "source_filter" and teacher.pitch is None:
         raise UserError("--pitch: found none, expected a run of wavenet-train-pitch, for the prior needs F0")
     return teacher.pitch
+
+
+def _classifier(path: str, objective: ObjectiveConfig, device: str) -> PhoneClassifier:
+    if "perceptual" not in objective.weights:
+        raise UserError(f"--phones: found {path}, expected none without the term perceptual in objective.weights")
+    found = models.load(path, device)
+    if not isinstance(found, PhoneClassifier):
+        raise UserError(f"{path}: found a {type(found).__name__.lower()}, expected a run of distill-train-phones")
+    return found
 
 
 def warm_start(student: Student, teacher: Teacher) -> str:
