@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from distill import models
 from distill.agreement import FLIPS, TOLERANCE, difference, not_given_back, speakers_of
 from distill.charts import Bar, draw_bars
-from distill.evaluate import load_systems, write_json
+from distill.evaluate import write_json
 from distill.machine import ceilings, describe
 from distill.synthesize import read_mel
+from distill.systems import load_systems
 from distill.timing import Timing, conditions, measure
 from wavenet.config import parse_arguments, require
 from wavenet.data import load_clip, open_corpus

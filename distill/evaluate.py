@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from distill import models
-from distill.baselines import griffin_lim, mel_shaped_noise
 from distill.clips import NamedClip, choose_clips, read_clips
 from distill.intelligibility import Heard, Recogniser, spoken_words, word_rates
 from distill.intervals import pooled, students
 from distill.metrics import METRICS, SETS, choose, measure
 from distill.report import RECORDING, file_name, require_matplotlib, sound_path, training_curves, write_report
-from wavenet import checkpoint
+from distill.systems import System, as_system, from_recording, load_systems, parts, untrained
 from wavenet.audio import write_audio
 from wavenet.config import AudioConfig, parse_arguments, require
 from wavenet.errors import DONE, SOME_FAILED, UserError, command
@@ -33,8 +31,6 @@ from wavenet.likelihood import held_out
 from wavenet.manifest import Clip
 from wavenet.teacher import SAMPLERS, Teacher
 
-System = Callable[..., Tensor]
-GRIFFIN_LIM, NOISE = "griffin-lim", "mel-shaped noise"
 _DEAF = 0.5  # word error rate on recordings beyond which a gap to it means nothing
 _Rows = dict[str, dict[str, float | None]]
 
@@ -121,14 +117,6 @@ def evaluate(
     return result
 
 
-def untrained(audio: AudioConfig) -> dict[str, System]:
-    """The systems that need no training: Griffin-Lim and mel-shaped noise."""
-    return {
-        GRIFFIN_LIM: lambda mel, generator, *_: griffin_lim(mel[0], audio, generator=generator)[None],
-        NOISE: lambda mel, generator, *_: mel_shaped_noise(mel[0], audio, generator)[None],
-    }
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write JSON whole or not at all; NaN is refused."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +148,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not clips:
         raise UserError(f"{arguments.data}: found no usable recording among {len(problems)}, expected at least one")
     systems = {name: as_system(model, arguments.temperature, arguments.method) for name, model in loaded.items()}
-    metrics = evaluate(clips, systems, audio, out, arguments.seed, metrics=arguments.metrics)
+    informed: dict[str, System] = {}
+    for name, model in loaded.items():
+        systems |= parts(name, model)
+        informed |= from_recording(name, model)
+    metrics = evaluate(clips, systems, audio, out, arguments.seed, informed=informed, metrics=arguments.metrics)
     for name, model in loaded.items():
         if isinstance(model, Teacher):
             metrics["systems"][name]["likelihood"] = _likelihood(model, chosen)
@@ -181,43 +173,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(_table(metrics))
     print(f"{page}")
     return SOME_FAILED if problems else DONE
-
-
-def load_systems(paths: Sequence[str], device: str) -> dict[str, Any]:
-    """Models by the name of their run folder (with its parent's where two are equal).
-
-    Raises UserError when their audio settings differ or names collide.
-    """
-    folders = [Path(path).resolve() for path in paths]
-    folders = [path.parent if path.name == checkpoint.FILE_NAME else path for path in folders]
-    short = [path.stem if path.is_file() else path.name for path in folders]
-    named: dict[str, Any] = {}
-    first = ""
-    for path, folder, name in zip(paths, folders, short, strict=True):
-        name = f"{folder.parent.name}-{name}" if short.count(name) > 1 else name
-        if name in named:
-            raise UserError(f"{path}: found a second system called {name!r}, expected each once")
-        named[name] = models.load(path, device)
-        first = first or name
-        ours, theirs = named[name].config.audio, named[first].config.audio
-        if ours != theirs:
-            raise UserError(f"{path}: found {ours}, expected the audio settings of {paths[0]}: {theirs}")
-    return named
-
-
-def as_system(model: Any, temperature: float = 1.0, method: str = "cached") -> System:
-    """A model as a system: sequential sampling by `method` for a teacher, one pass for a student."""
-    device = next(model.parameters()).device
-    extra = {"method": method} if isinstance(model, Teacher) else {}
-
-    def system(mel: Tensor, generator: torch.Generator, speaker: Tensor | None = None) -> Tensor:
-        where = speaker.to(device) if speaker is not None and model.config.speakers else None
-        sampled: Tensor = model.sample(
-            mel.to(device), generator=generator, temperature=temperature, speaker=where, **extra
-        )
-        return sampled
-
-    return system
 
 
 def _parser() -> jsonargparse.ArgumentParser:

@@ -11,6 +11,7 @@ import jsonargparse
 import numpy as np
 
 from distill.benchmark import markdown_table
+from distill.metrics import METRICS
 from distill.report import sound_path
 from wavenet.audio import read_audio
 from wavenet.config import parse_arguments
@@ -30,13 +31,19 @@ _COLUMNS = {
 
 @command("fill-results")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the results of a demo run into README.md and its spectrograms into docs/. Returns the exit status."""
+    """Write the results of a demo run into README.md and its spectrograms into docs/. Returns the exit status.
+
+    With --section, RUN is the folder of an evaluation, and its table goes between the markers of that name.
+    """
     parser = jsonargparse.ArgumentParser(prog="fill-results", description=main.__doc__)
     parser.add_argument("run", type=str, help="the demo's folder, e.g. runs/demo")
     parser.add_argument("--readme", type=str, default="README.md", help="the page to write the results into")
     parser.add_argument("--docs", type=str, default="docs", help="where its picture goes")
+    parser.add_argument("--section", type=str, help="name of the markers for an evaluation's table and picture")
     arguments = parse_arguments(parser, argv)
     run = Path(arguments.run)
+    if arguments.section:
+        return _fill_section(run, Path(arguments.readme), Path(arguments.docs), arguments.section)
     found = run / "demo.json"
     if not found.is_file():
         raise UserError(f"{found}: found no such file, expected the figures of a finished demo (make demo)")
@@ -44,6 +51,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     fill(Path(arguments.readme), results(figures))
     draw(run, figures, Path(arguments.docs) / PICTURE)
     return 0
+
+
+def _fill_section(run: Path, page: Path, docs: Path, section: str) -> int:
+    found = run / "metrics.json"
+    if not found.is_file():
+        raise UserError(f"{found}: found no such file, expected the figures of an evaluation (distill-evaluate)")
+    metrics = json.loads(found.read_text(encoding="utf-8"))
+    picture_path = docs / f"{section}.png"
+    draw(run, metrics | {"metrics": metrics["systems"]}, picture_path)
+    clip = metrics["clips"][0]
+    caption = f"![Spectrograms of {clip} through every system]({picture_path.name})"
+    fill(page, f"{evaluation(metrics)}\n\n{caption}", f"<!-- {section}:begin -->", f"<!-- {section}:end -->")
+    return 0
+
+
+def evaluation(metrics: dict[str, Any]) -> str:
+    """All that was measured of every system in Markdown: a system a column, the mean and half its 95% interval."""
+    systems = metrics["systems"]
+    lines = ["| | " + " | ".join(systems) + " |", "|---|" + "---:|" * len(systems)]
+    for name, metric in METRICS.items():
+        values = [(system["mean"].get(name), system["ci95"].get(name)) for system in systems.values()]
+        if any(value is not None for value, _ in values):
+            title = f"{metric.heading} [{metric.unit}]" if metric.unit else metric.heading
+            lines.append(f"| {title} | " + " | ".join(_with_interval(*pair) for pair in values) + " |")
+    return f"{len(metrics['clips'])} clips.\n\n" + "\n".join(lines)
 
 
 def results(figures: dict[str, Any]) -> str:
@@ -64,12 +96,12 @@ def results(figures: dict[str, Any]) -> str:
     return "\n\n".join(["\n".join(rows), teacher, gates, table, f"Machine: {where}."])
 
 
-def fill(readme: Path, text: str) -> None:
+def fill(readme: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     """Put `text` between the markers. Raises UserError when they are not there."""
     page = readme.read_text(encoding="utf-8")
-    if BEGIN not in page or END not in page:
-        raise UserError(f"{readme}: found no markers, expected {BEGIN} ... {END}")
-    before, after = page[: page.index(BEGIN) + len(BEGIN)], page[page.index(END) :]
+    if begin not in page or end not in page:
+        raise UserError(f"{readme}: found no markers, expected {begin} ... {end}")
+    before, after = page[: page.index(begin) + len(begin)], page[page.index(end) :]
     readme.write_text(f"{before}\n{text}\n{after}", encoding="utf-8")
 
 
@@ -90,3 +122,10 @@ def draw(run: Path, figures: dict[str, Any], path: Path) -> None:
 
 def _cell(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
+
+
+def _with_interval(value: float | None, width: float | None) -> str:
+    if value is None:
+        return "-"
+    digits = 1 if abs(value) >= 10 else 3
+    return f"{value:.{digits}f}" if not width else f"{value:.{digits}f} ± {width:.{digits}f}"

@@ -141,3 +141,19 @@ def test_a_student_that_died_stops_the_demo(tmp_path, monkeypatch, codes, expect
     real = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", spawn)
     assert Demo(tmp_path, ROOT / "configs", "bundled", None)._distil() == expected
+
+
+def test_an_evaluation_fills_its_section_with_every_measured_metric(run, tmp_path):
+    figures = json.loads((run / "metrics.json").read_text())
+    page = tmp_path / "results.md"
+    page.write_text("before\n<!-- hour:begin -->\nold\n<!-- hour:end -->\nafter\n")
+    arguments = [str(run), "--readme", str(page), "--docs", str(tmp_path), "--section", "hour"]
+    assert results.main(arguments) == 0
+    text = page.read_text()
+    assert "old" not in text
+    assert text.startswith("before\n<!-- hour:begin -->")
+    value = figures["systems"][SOURCE_FILTER]["mean"]["mel_distance"]
+    assert f"{value:.3f}" in text
+    assert "DNSMOS" not in text, "what was not measured has no line"
+    assert (tmp_path / "hour.png").stat().st_size > 10_000
+    assert results.main([str(tmp_path), "--section", "hour"]) == 2

@@ -7,18 +7,22 @@ import pytest
 import torch
 
 import distill.evaluate
+import distill.systems
 from distill.clips import NamedClip, choose_clips
-from distill.evaluate import GRIFFIN_LIM, NOISE, as_system, evaluate, load_systems, main
+from distill.evaluate import evaluate, main
 from distill.intelligibility import Heard
 from distill.metrics import METRICS, measure
 from distill.report import RECORDING, training_curves
-from tests.conftest import small_student, small_teacher
+from distill.systems import GRIFFIN_LIM, NOISE, as_system, from_recording, load_systems, parts
+from tests.conftest import AUDIO as SMALL
+from tests.conftest import random_mel, small_student, small_teacher
 from wavenet import checkpoint
 from wavenet.audio import read_audio, write_audio
 from wavenet.config import AudioConfig, to_dict
 from wavenet.data import load_clip, open_corpus
 from wavenet.errors import UserError
 from wavenet.likelihood import held_out
+from wavenet.pitch.contour import Pitch
 
 AUDIO = AudioConfig(sample_rate=8000, n_fft=256, win_length=256, hop_length=64, n_mels=20, f_max=4000.0)
 
@@ -191,7 +195,7 @@ def shelf(monkeypatch):
     """Models by path, in place of checkpoints on disk."""
     other = AudioConfig(sample_rate=16000, n_fft=256, win_length=256, hop_length=64, n_mels=20)
     models = {"runs/a": AUDIO, "runs/b": AUDIO, "old/a": AUDIO, "runs/c": other}
-    monkeypatch.setattr(distill.evaluate.models, "load", lambda path, device: Tone(models[str(path)]))
+    monkeypatch.setattr(distill.systems.models, "load", lambda path, device: Tone(models[str(path)]))
 
 
 def test_systems_are_named_by_their_folders(shelf):
@@ -310,3 +314,25 @@ def test_another_evaluation_is_kept_unless_told_to_replace_it(shelf, tmp_path, c
     assert main(arguments) == 2
     assert "found another evaluation, expected a new folder (--overwrite replaces it)" in capsys.readouterr().err
     assert (tmp_path / "metrics.json").read_text() == "dear"
+
+
+def test_a_source_filter_student_is_shown_with_its_parts(monkeypatch):
+    student, mel = small_student(prior="source_filter").float(), random_mel(1, 8).float() - 6
+    wav = 0.1 * torch.randn(1, 8 * SMALL.hop_length, generator=torch.Generator().manual_seed(0))
+    rising = Pitch(torch.linspace(400.0, 700.0, 8)[None], torch.ones(1, 8))
+    monkeypatch.setattr(student.pitch, "predict", lambda mel: rising)
+    shown = parts("s", student)
+    assert list(shown) == ["s, flow 0 untrained", "s, flow 0 with one F0"]
+
+    def noise() -> torch.Generator:
+        return torch.Generator().manual_seed(1)
+
+    alone = student.sample(mel, generator=noise(), signal_model=True)
+    assert torch.equal(shown["s, flow 0 untrained"](mel, noise()), alone)
+    assert not torch.equal(shown["s, flow 0 with one F0"](mel, noise()), alone)
+    middle = Pitch(torch.full((1, 8), float(rising.f0.median())), rising.voiced)
+    level = student.sample(mel, generator=noise(), pitch=middle, signal_model=True)
+    assert torch.equal(shown["s, flow 0 with one F0"](mel, noise()), level)
+    (informed,) = from_recording("s", student).values()
+    assert informed(wav, mel, noise()).shape == wav.shape
+    assert parts("s", small_student()) == from_recording("s", small_student()) == {}

@@ -86,8 +86,8 @@ def test_every_path_of_the_tree_exists():
 @pytest.mark.parametrize("folder", ["wavenet", "distill", "configs", "scripts", "docs"])
 def test_every_file_is_in_the_tree(folder):
     found = tree()
-    whole = {name for name in ("wavenet/bundled/", "configs/smoke/") if name in found}
-    assert len(whole) == 2
+    whole = {name for name in ("wavenet/bundled/", "configs/smoke/", "docs/audio/") if name in found}
+    assert len(whole) == 3
     for path in sorted((ROOT / folder).rglob("*")):
         name = path.relative_to(ROOT).as_posix()
         hidden = any(part.startswith((".", "__")) for part in path.relative_to(ROOT).parts)
