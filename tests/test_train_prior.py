@@ -1,0 +1,119 @@
+"""Training a source-filter student and a teacher with a source by the commands: what they need, keep and refuse."""
+
+import shutil
+
+import pytest
+import torch
+import yaml
+
+from distill import models
+from distill.train import main as distil
+from tests.test_train_commands import MODEL, STUDENT, TRAIN, assert_equal_runs
+from wavenet.data import Batch, corpus_folder
+from wavenet.likelihood import random_offset
+from wavenet.pitch.contour import Pitch
+from wavenet.pitch.train import main as train_pitch
+from wavenet.train import main as teach
+
+PRIOR = {"prior": "source_filter", "source_filter": {"taps": 16, "channels": 8, "correction_points": 6}}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A corpus of five bundled clips, recipes, a pitch network and two teachers of two steps."""
+    place = tmp_path_factory.mktemp("prior")
+    bundled = sorted((corpus_folder("bundled") / "wavs").iterdir(), key=lambda path: path.stat().st_size)[:5]
+    (place / "corpus" / "wavs").mkdir(parents=True)
+    for clip in bundled:
+        shutil.copy(clip, place / "corpus" / "wavs")
+    names = [clip.stem for clip in bundled]
+    (place / "corpus" / "metadata.csv").write_text("".join(f"{name}|text|text\n" for name in names))
+    for split, part in (("train", names[:3]), ("dev", names[3:4]), ("test", names[4:])):
+        (place / "corpus" / f"{split}.txt").write_text("\n".join(part) + "\n")
+    data = {"train": TRAIN, "data": {"root": str(place / "corpus")}}
+    pitch = {"audio": MODEL["audio"], "channels": 8, "layers": 2, "bins": 16}
+    objective = {"stft_sizes": [128, 64], "draws": 2}
+    recipes = {
+        "pitch": data | {"model": pitch},
+        "teacher": data | {"model": MODEL},
+        "student": data | {"model": STUDENT | PRIOR, "objective": objective},
+    }
+    for name, recipe in recipes.items():
+        (place / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+    assert train_pitch(call(place, "pitch", "pitch", 2)) == 0
+    assert teach(call(place, "teacher", "teacher", 2)) == 0
+    assert teach(call(place, "teacher", "sourced", 2, "--model.source", "true", "--pitch", str(place / "pitch"))) == 0
+    return place
+
+
+def call(place, recipe, run, steps, *extra):
+    return ["--config", str(place / f"{recipe}.yaml"), "--out", str(place / run), "--train.steps", str(steps), *extra]
+
+
+def student(place, run, steps, *extra, teacher="teacher", pitch="pitch"):
+    net = [] if pitch is None else ["--pitch", str(place / pitch)]
+    return [*call(place, "student", run, steps, "--teacher", str(place / teacher), "--force"), *net, *extra]
+
+
+def test_student_resumes_bit_exact_and_keeps_the_pitch_network_as_it_was(place):
+    assert distil(student(place, "whole", 4)) == 0
+    assert distil(student(place, "parts", 2)) == 0
+    assert distil(student(place, "parts", 4)) == 0
+    assert_equal_runs(place / "whole", place / "parts")
+    trained, net = models.load(place / "whole"), models.load(place / "pitch")
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in trained.pitch.state_dict().items())
+    mel = torch.randn(1, 20, 12)
+    assert torch.isfinite(trained.sample(mel, generator=torch.Generator().manual_seed(0))).all()
+
+
+def test_a_source_teacher_lends_its_pitch_network(place):
+    assert distil(student(place, "lent", 2, teacher="sourced", pitch=None)) == 0
+    lent, teacher = models.load(place / "lent"), models.load(place / "sourced")
+    assert all(torch.equal(a, b) for a, b in zip(lent.pitch.parameters(), teacher.pitch.parameters(), strict=True))
+    textbook = student(place, "plain", 2, "--model.prior", "none", teacher="sourced", pitch=None)
+    assert distil(textbook) == 0
+    assert models.load(place / "plain").pitch is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pitch": None}, "--pitch: found none"),
+        ({"pitch": "teacher"}, "found a teacher, expected a run of wavenet-train-pitch"),
+        ({"extra": ["--model.prior", "none"]}, "expected none for a student without a prior"),
+        ({"extra": ["--phones", "absent"]}, "--phones: found absent, expected none without the term perceptual"),
+    ],
+)
+def test_what_a_student_needs_is_said_in_one_line(place, capsys, change, message):
+    extra = change.pop("extra", [])
+    assert distil(student(place, "refused", 2, *extra, **change)) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert message in error[-1]
+    assert not (place / "refused" / "checkpoint.pt").exists()
+
+
+def test_what_a_teacher_needs_is_said_in_one_line(place, capsys):
+    assert teach(call(place, "teacher", "refused", 2, "--model.source", "true")) == 2
+    assert "--pitch: found none" in capsys.readouterr().err
+    assert teach(call(place, "teacher", "refused", 2, "--pitch", str(place / "pitch"))) == 2
+    assert "expected none for a teacher without model.source" in capsys.readouterr().err
+
+
+def test_pitch_of_another_analysis_is_refused(place, capsys):
+    recipe = yaml.safe_load((place / "pitch.yaml").read_text())
+    recipe["model"]["audio"] = MODEL["audio"] | {"n_mels": 16}
+    (place / "other.yaml").write_text(yaml.safe_dump(recipe))
+    assert train_pitch(call(place, "other", "other", 2)) == 0
+    assert distil(student(place, "refused", 2, pitch="other")) == 2
+    assert "n_mels=16" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_the_phase_at_the_start_of_a_crop_is_drawn_from_the_steps_generator():
+    wav, pitch = torch.zeros(3, 8), Pitch(torch.ones(3, 2), torch.ones(3, 2))
+    first, again, other = (
+        random_offset(Batch(wav, wav, None, pitch), torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first.shape == (3,)
+    assert random_offset(Batch(wav, wav, None), torch.Generator()) is None
