@@ -205,7 +205,8 @@ class Student(nn.Module):
     def _pitch(self, mel: Tensor, given: Pitch | None) -> Pitch:
         if given is None:
             assert self.pitch is not None
-            return self.pitch.predict(mel)
+            with torch.autocast(mel.device.type, enabled=False):  # bf16 would round F0 by 2%
+                return self.pitch.predict(mel)
         expected = (mel.shape[0], mel.shape[2])
         require(
             tuple(given.f0.shape) == expected, "pitch", tuple(given.f0.shape), f"a value for each frame, {expected}"

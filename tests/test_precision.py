@@ -41,12 +41,27 @@ def test_distillation(kind, noise):
         assert float(cast[name].detach()) == pytest.approx(float(plain[name].detach()), rel=0.05, abs=0.05), name
 
 
-def test_sample_of_the_student_is_its_affine_map_in_full_precision():
+@pytest.mark.parametrize("prior", ["none", "source_filter"])
+def test_sample_of_the_student_is_its_affine_map_in_full_precision(prior):
     """wav = loc + scale z must hold to float32 even when the networks run in bf16: the flow stays exact."""
-    student, mel = small_student().float(), random_mel(2, 8).float()
+    student, mel = small_student(prior=prior).float(), random_mel(2, 8).float()
     z = student.noise(mel, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16):
         sample = student(z, mel)
     d = sample.distribution
     torch.testing.assert_close(sample.wav, d.loc + d.scale * z, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(sample.log_det, d.log_scale.sum(1))
+
+
+def test_pitch_levels_and_phases_are_float32_under_autocast():
+    student, teacher = small_student(prior="source_filter").float(), small_teacher(source=True).float()
+    mel = random_mel(2, 8).float()
+    plain, sourced = student.conditioning(mel), teacher.conditioning(mel)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast, cast_source = student.conditioning(mel), teacher.conditioning(mel)
+        z = student.noise(mel, generator=torch.Generator().manual_seed(0))
+        filtered = student.prior.affine(z, plain)
+    for name in ("filters", "voice", "signals"):
+        assert torch.equal(getattr(cast, name), getattr(plain, name)), name
+    assert torch.equal(cast_source.signals, sourced.signals)
+    assert all(torch.equal(a, b) for a, b in zip(filtered, student.prior.affine(z, plain), strict=True))

@@ -94,10 +94,11 @@ class Teacher(nn.Module):
         cond = self.upsample(mel, speaker)
         if self.source is None or self.pitch is None:
             return cond
-        pitch = self.pitch.predict(mel) if pitch is None else pitch
-        cycles = phase(pitch, self.config.audio, offset)
-        voice = self.source.voice(self.source.log_magnitude(mel, pitch), pitch, cycles)
-        return dataclasses.replace(cond, signals=self.source.signals(pitch, cycles, voice))
+        with torch.autocast(mel.device.type, enabled=False):  # phases and levels are part of the signal itself
+            pitch = self.pitch.predict(mel) if pitch is None else pitch
+            cycles = phase(pitch, self.config.audio, offset)
+            voice = self.source.voice(self.source.log_magnitude(mel, pitch), pitch, cycles)
+            return dataclasses.replace(cond, signals=self.source.signals(pitch, cycles, voice))
 
     def conditional(self, wav: Tensor, cond: Conditioning) -> Distribution:
         """The same from conditioning already computed; raises UserError when lengths disagree."""

@@ -110,7 +110,19 @@ class SourceFilter(Flow):
         corrected false: the plain signal model, with nothing learned. own: the pitch that the mel itself has, where
         another one is to be heard: it takes the old harmonics out of the envelope.
         """
-        own = pitch if own is None else own
+        with torch.autocast(mel.device.type, enabled=False):  # levels and phases are part of the signal itself
+            return self._condition(cond, mel, standardised, pitch, cycles, corrected, pitch if own is None else own)
+
+    def _condition(
+        self,
+        cond: Conditioning,
+        mel: Tensor,
+        standardised: Tensor,
+        pitch: Pitch,
+        cycles: Tensor,
+        corrected: bool,
+        own: Pitch,
+    ) -> SourceConditioning:
         plain = log_noise = log_voice = self.source.log_magnitude(mel, own)  # (B, F, bins)
         breath = _at(self.breath, self.places)
         if corrected:
@@ -135,6 +147,10 @@ class SourceFilter(Flow):
     def affine(self, noise: Tensor, cond: Conditioning | None) -> tuple[Tensor, Tensor]:
         """loc (B, T) and log_scale (B, T) of x_t given z_<t."""
         assert isinstance(cond, SourceConditioning)
+        with torch.autocast(noise.device.type, enabled=False):
+            return self._affine(noise, cond)
+
+    def _affine(self, noise: Tensor, cond: SourceConditioning) -> tuple[Tensor, Tensor]:
         reach, kernel = self.config.taps - 1, self.kernel.to(noise)
         past = F.pad(noise, (reach, -1)).unfold(1, reach, 1).unflatten(1, (-1, self.audio.hop_length))
         around = cond.filters.unfold(2, 3, 1).permute(0, 2, 1, 3)  # (B, F, taps, 3)
