@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from distill.contrastive import another_clip, check_rows, half_a_clip_later
+from distill.diagnoses import HealthConfig
+from distill.health import Health
 from distill.objective import Objective, ObjectiveConfig
 from distill.phones.classifier import PhoneClassifier
-from distill.student import Student
+from distill.student import Sample, Student
+from distill.vitals import mean_signs, noise_signs, vital_signs
 from wavenet.config import AudioConfig, require
 from wavenet.data import Batch, Clip, Corpus, clip_length, load_clip
 from wavenet.errors import UserError
 from wavenet.likelihood import clip_speaker, first_scored, random_offset
+from wavenet.pitch.tracker import F0Track, track
 from wavenet.teacher import Teacher
 from wavenet.trainer import Validation
 
@@ -39,6 +45,7 @@ class Distillation:
 
     def __post_init__(self) -> None:
         self.teacher.eval().requires_grad_(False)
+        self._tracks: dict[Path, F0Track] = {}
         self.start = first_scored(self.teacher.receptive_field, self.crop_length)
         scored = self.crop_length - self.start
         for setting, size in self.config.windows.items():
@@ -58,11 +65,16 @@ class Distillation:
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """{"loss", "loss/<term>", "kl/...", "stft/..."}: scalars. Raises UserError for one row under contrastive."""
         assert isinstance(model, Student)
-        return self._terms(model, batch, generator, first_scored(self.start, batch.wav.shape[1]))
+        return self._pass(model, batch, generator, first_scored(self.start, batch.wav.shape[1]))[0]
 
-    def _terms(
+    def monitor(self, config: HealthConfig) -> Health:
+        """What judges the run of this distillation."""
+        return Health(config, self.teacher.config.distribution.log_scale_floor)
+
+    def _pass(
         self, student: Student, batch: Batch, generator: torch.Generator | None, start: int
-    ) -> dict[str, Tensor]:
+    ) -> tuple[dict[str, Tensor], Sample, Distribution | None]:
+        """The terms, the student's sample, and the teacher's law on it where a term needs one."""
         noise = student.noise(batch.mel, generator=generator)
         # One voice for both: the teacher's source, where it has one, is in step with the student's.
         pitch, offset = batch.pitch, random_offset(batch, generator) if student.training else None
@@ -74,7 +86,7 @@ class Distillation:
             # Held-out clips come one by one.
             c2 = another_clip(batch) if student.training or len(batch.mel) > 1 else half_a_clip_later(batch)
             other = self.teacher(sample.wav, c2.mel, c2.speaker, c2.pitch, offset)
-        return objective(sample, judged, batch.wav, generator, other)
+        return objective(sample, judged, batch.wav, generator, other), sample, judged
 
     def _check_phones(self) -> None:
         """Raise UserError unless the perceptual term and its classifier come together, at one sample rate."""
@@ -102,11 +114,15 @@ class Distillation:
 
     @torch.no_grad()
     def validate(self, student: Student, corpus: Corpus, clips: int) -> Validation:
-        """The same terms on held-out clips (at most 4 s of each), and the first clip as audio beside its recording."""
+        """The same terms on held-out clips (at most 4 s of each), signs of health, the first clip beside its recording.
+
+        The signs are of the samples that the terms are of.
+        """
         chosen = self.long_enough(corpus.dev, student.config.audio)[:clips]
         audio, device = student.config.audio, next(student.parameters()).device
         sums: dict[str, float] = {}
         sounds: dict[str, Tensor] = {}
+        signs: list[dict[str, float]] = []
         for number, clip in enumerate(chosen):
             length = round(_SECONDS * audio.sample_rate) // audio.hop_length * audio.hop_length
             wav = load_clip(clip, audio)[None, :length].to(device)
@@ -115,10 +131,19 @@ class Distillation:
             net = student.pitch or self.teacher.pitch
             batch = Batch(wav, mel, speaker, None if net is None else net.predict(mel))
             start = first_scored(self.start, wav.shape[1])
-            terms = self._terms(student, batch, torch.Generator().manual_seed(number), start)
+            terms, made, judged = self._pass(student, batch, torch.Generator().manual_seed(number), start)
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + float(value) / len(chosen)
+            signs.append(vital_signs(made.wav[0], wav[0], self._f0(clip, wav[0], audio), audio))
+            if judged is not None:
+                signs[-1] |= noise_signs(judged, made.wav, start)
             if not sounds:
                 sample = student.sample(batch.mel, generator=torch.Generator().manual_seed(0), speaker=speaker)
                 sounds = {"recording": wav[0], "sample": sample[0]}
-        return Validation(sums, sounds, audio.sample_rate)
+        return Validation(sums, sounds, audio.sample_rate, mean_signs(signs))
+
+    def _f0(self, clip: Clip, wav: Tensor, audio: AudioConfig) -> F0Track:
+        """A recording's F0, tracked once for all validations."""
+        if clip.path not in self._tracks:
+            self._tracks[clip.path] = track(wav, audio.sample_rate, audio.hop_length)
+        return self._tracks[clip.path]

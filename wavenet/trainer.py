@@ -6,15 +6,12 @@ run computes bit for bit what the uninterrupted one does.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -27,6 +24,8 @@ from wavenet import checkpoint
 from wavenet.config import TrainConfig
 from wavenet.device import resolve_device
 from wavenet.errors import DONE, INTERRUPTED, UserError
+from wavenet.interrupt import Interruption, leave_signals_to_the_loop
+from wavenet.monitor import Monitor, Verdict, gradient_norms
 from wavenet.run import Run
 from wavenet.schedule import learning_rate
 
@@ -36,11 +35,12 @@ _QUIET_INTERVAL = 30.0
 
 @dataclasses.dataclass
 class Validation:
-    """What held-out clips say: scalars, and signals (T,) to hear and see."""
+    """What held-out clips say: scalars, signals (T,) to hear and see, and for a monitor "health/..." scalars."""
 
     scalars: dict[str, float]
     audio: dict[str, Tensor]
     sample_rate: int
+    health: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -48,7 +48,7 @@ class Task:
     """What is trained: model, loss, validation, and what its checkpoint and configuration record say.
 
     loss(model, batch, generator) -> {"loss": scalar, other named scalars to log}. validate(average model in eval mode).
-    progress: the scalar that the bar shows in nats/sample.
+    progress: the scalar that the bar shows in nats/sample. monitor: what judges the run after each validation.
     """
 
     kind: str
@@ -58,12 +58,14 @@ class Task:
     validate: Callable[[nn.Module], Validation]
     progress: str = "nll"
     record: dict[str, Any] = dataclasses.field(default_factory=dict)
+    monitor: Monitor | None = None
 
 
 def train(task: Task, config: TrainConfig, batches: Dataset[Any], workers: int, run: Path) -> int:
     """Train to config.steps in the folder `run`, from where it stands. Returns 0, or 130 when interrupted and saved.
 
-    Raises UserError when the folder holds another run, or when config.bad_steps steps in a row were not finite.
+    Raises UserError when the folder holds another run, when config.bad_steps steps in a row were not finite, or when
+    the monitor ends it.
     """
     device = torch.device(resolve_device(config.device))
     threads = torch.get_num_threads()
@@ -83,7 +85,7 @@ class _Loop:
         self.optimizer = optimizer(self.model.parameters(), config.lr, config.betas, weight_decay=config.weight_decay)
         self.average = self._averaged() if config.ema_decay else None
         self.step, self.bad_in_a_row, self.skipped = 0, 0, 0
-        self.interrupted = False
+        self.interruption = Interruption()
         self.paused = 0.0  # seconds of validation, which do not count as training speed
         self._resume()
 
@@ -93,12 +95,12 @@ class _Loop:
             return DONE
         for note in self.run_folder.notes:
             print(note, file=sys.stderr)
-        with self._signals():
+        with self.interruption:
             try:
                 self._train(batches, workers)
             finally:
                 self.run_folder.close()
-        if self.interrupted and self.step < self.config.steps:
+        if self.interruption.asked and self.step < self.config.steps:
             done = f"interrupted at step {self.step} of {self.config.steps} and saved"
             print(f"{self.run_folder.folder}: {done}; the same command goes on from there", file=sys.stderr)
             return INTERRUPTED
@@ -110,7 +112,7 @@ class _Loop:
             batch_size=None,
             sampler=range(self.step, self.config.steps),
             num_workers=workers,
-            worker_init_fn=_leave_signals_to_the_loop,
+            worker_init_fn=leave_signals_to_the_loop,
         )
         window: list[dict[str, float]] = []
         began, done_before = time.monotonic(), self.step
@@ -132,9 +134,9 @@ class _Loop:
                 finished = self.step == self.config.steps
                 if finished or self.step % self.config.checkpoint_every == 0:
                     self._save()
-                if finished or (self.step % self.config.validate_every == 0 and not self.interrupted):
+                if finished or (self.step % self.config.validate_every == 0 and not self.interruption.asked):
                     self._validate()
-                if self.interrupted and not finished:
+                if self.interruption.asked and not finished:
                     self._save()
                     return
 
@@ -150,9 +152,13 @@ class _Loop:
         generator = torch.Generator().manual_seed(_seed(self.config.seed, self.step))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast == "bf16"):
             terms = self.task.loss(self.model, batch, generator)
+        monitor = self.task.monitor
+        norms = {}
+        if monitor is not None and monitor.every and self.step % monitor.every == 0:
+            norms = gradient_norms(terms, self.model.parameters())
         terms["loss"].backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        scalars = {name: float(value.detach()) for name, value in terms.items()}
+        scalars = {name: float(value.detach()) for name, value in (terms | norms).items()}
         scalars |= {"grad/norm": float(norm), "train/learning_rate": rate}
         self.step += 1
         if not (math.isfinite(scalars["loss"]) and math.isfinite(scalars["grad/norm"])):
@@ -162,6 +168,8 @@ class _Loop:
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
+        if monitor is not None:
+            monitor.observe(scalars)
         return scalars
 
     def _skip(self, strange: list[str]) -> None:
@@ -191,8 +199,16 @@ class _Loop:
             found = self.task.validate(average)
         self.model.train()
         self.paused += time.monotonic() - began
-        self.run_folder.scalars(self.step, {f"validation/{name}": value for name, value in found.scalars.items()})
+        monitor = self.task.monitor
+        verdict = Verdict() if monitor is None else monitor.judge(self.step, found.scalars | found.health)
+        scalars = {f"validation/{name}": value for name, value in found.scalars.items()}
+        self.run_folder.scalars(self.step, scalars | found.health | verdict.scalars)
         self.run_folder.sounds(self.step, found.audio, found.sample_rate)
+        for warning in verdict.warnings:
+            tqdm.write(f"{self.run_folder.folder}: step {self.step}: {warning}", file=sys.stderr)
+        if verdict.stop is not None:
+            self._save()
+            raise UserError(f"{self.run_folder.folder}: stopped and saved at step {self.step}: {verdict.stop}")
 
     def _save(self) -> None:
         checkpoint.save(
@@ -208,7 +224,8 @@ class _Loop:
                 "bad_in_a_row": self.bad_in_a_row,
                 "averaged": 0 if self.average is None else int(self.average.n_averaged),
                 "record": self.task.record,
-            },
+            }
+            | ({} if self.task.monitor is None else {"monitor": self.task.monitor.state()}),
         )
 
     def _resume(self) -> None:
@@ -225,6 +242,8 @@ class _Loop:
             self.average.n_averaged.fill_(int(stored.extra["averaged"]))
         self.step = stored.step
         self.skipped, self.bad_in_a_row = int(stored.extra["skipped"]), int(stored.extra["bad_in_a_row"])
+        if self.task.monitor is not None and "monitor" in stored.extra:
+            self.task.monitor.restore(stored.extra["monitor"])
 
     def _averaged(self) -> AveragedModel:
         """Exponential moving average whose decay grows as (1 + n) / (10 + n) at first: short runs forget the start."""
@@ -234,25 +253,6 @@ class _Loop:
             get_ema_multi_avg_fn(min(full, (1 + int(count)) / (10 + int(count))))(averaged, current, count)
 
         return AveragedModel(self.model, multi_avg_fn=average)
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM let the step end and save; a second Ctrl-C stops at once."""
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            if self.interrupted:
-                raise KeyboardInterrupt
-            self.interrupted = True
-
-        try:
-            before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not in the main thread: nobody can press Ctrl-C here
-            before = {}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 class _Guarded(Dataset[Any]):
@@ -286,13 +286,6 @@ def _means(window: list[dict[str, float]]) -> dict[str, float]:
         for name, value in scalars.items():
             values.setdefault(name, []).append(value)
     return {name: sum(found) / len(found) for name, found in values.items()}
-
-
-def _leave_signals_to_the_loop(worker: int) -> None:
-    # Ctrl-C, and a scheduler's SIGTERM, reach the whole process group; the loop needs its workers to end the step.
-    # They end when it tells them to, or when it is gone.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _seed(seed: int, step: int) -> int:
