@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from distill import models
+from distill.diagnoses import HealthConfig
 from distill.distillation import Distillation
 from distill.gate import check_teacher, linear_prediction_baseline
 from distill.objective import ObjectiveConfig
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--objective", type=ObjectiveConfig, default=ObjectiveConfig())
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument("--train", type=TrainConfig, default=TrainConfig())
+    parser.add_argument("--health", type=HealthConfig, default=HealthConfig(), help="when a student is called ill")
     parser.add_argument("--teacher", type=str, required=True, help="the teacher's run folder or checkpoint")
     parser.add_argument("--pitch", type=str, help="a run of wavenet-train-pitch, for a student with a source_filter")
     parser.add_argument("--phones", type=str, help="a run of distill-train-phones, for the perceptual term")
@@ -64,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found.force,
         found.pitch,
         found.phones,
+        found.health,
     )
 
 
@@ -77,11 +80,13 @@ def train_student(
     force: bool = False,
     pitch: str | None = None,
     phones: str | None = None,
+    health: HealthConfig | None = None,
 ) -> int:
     """Distil, or resume distilling, the student of a run folder. Returns the exit status.
 
     pitch: the network that a source-filter student takes F0 from, trained before; it becomes part of the student.
-    phones: the classifier of the perceptual term; it stays outside.
+    phones: the classifier of the perceptual term; it stays outside. health: thresholds of the monitor, which may change
+    between one call and the next.
     """
     teacher = models.load(teacher_path, resolve_device(config.device))
     if not isinstance(teacher, Teacher):
@@ -122,6 +127,7 @@ def train_student(
         loss=distillation.loss,
         validate=validate,
         progress="kl/kl",
+        monitor=distillation.monitor(health or HealthConfig()),
         record={
             "model": to_dict(model_config),
             "objective": to_dict(objective),

@@ -13,6 +13,7 @@ from wavenet.data import Batch, corpus_folder
 from wavenet.likelihood import random_offset
 from wavenet.pitch.contour import Pitch
 from wavenet.pitch.train import main as train_pitch
+from wavenet.run import read_metrics
 from wavenet.train import main as teach
 
 PRIOR = {"prior": "source_filter", "source_filter": {"taps": 16, "channels": 8, "correction_points": 6}}
@@ -117,3 +118,17 @@ def test_the_phase_at_the_start_of_a_crop_is_drawn_from_the_steps_generator():
     assert not torch.equal(first, other)
     assert first.shape == (3,)
     assert random_offset(Batch(wav, wav, None), torch.Generator()) is None
+
+
+def test_the_health_of_a_run_is_logged_and_judged(place, capsys):
+    """Signs and gradients of each term in the log; thresholds that nobody can meet stop the run, saved, by name."""
+    health = ["--health.every", "1", "--health.after", "0", "--health.persist", "1"]
+    ill = [*health, "--health.on_collapse", "stop", "--health.gradient_ratio", "1.0001"]
+    assert distil(student(place, "ill", 4, *ill)) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "stopped and saved at step 4" in error
+    assert (place / "ill" / "checkpoint.pt").is_file()
+    assert distil(student(place, "well", 2, *health)) == 0
+    logged = {name for line in read_metrics(place / "well") for name in line}
+    assert {"health/grad/kl", "health/grad/stft"} <= logged
+    assert any(name.startswith("health/band/") for name in logged)
