@@ -45,7 +45,8 @@ class Health:
         self._running = {name: count + 1 if name in names else 0 for name, count in self._running.items()}
         counts = {f"health/diagnosis/{name.replace(' ', '_')}": float(n) for name, n in self._running.items()}
         new = [diagnosis for diagnosis in found if self._running[diagnosis.name] == self.config.persist]
-        return Verdict(counts, [str(diagnosis) for diagnosis in new], self._stop(found))
+        stop = self._stop(found)
+        return Verdict(counts, [str(diagnosis) for diagnosis in new if str(diagnosis) != stop], stop)
 
     def state(self) -> dict[str, Any]:
         """Counts, sums and the best KL, for a checkpoint."""

@@ -220,8 +220,10 @@ def test_warns_once_after_the_start_and_only_of_what_persists():
 def test_only_collapse_stops_a_run_unless_everything_shall(policy, signs, stopped):
     health = Health(HealthConfig(after=0, persist=2, on_collapse=policy), FLOOR)
     assert health.judge(1, signs).stop is None
-    found = health.judge(2, signs).stop
-    assert found is None if stopped is None else found.startswith(f"{stopped}: ")
+    verdict = health.judge(2, signs)
+    names = [said.partition(":")[0] for said in (verdict.stop, *verdict.warnings) if said]
+    assert (verdict.stop is not None) == (stopped is not None)
+    assert names == ([stopped] if stopped else ["whispering"] if signs else [])  # said once
 
 
 def test_state_goes_on_where_it_was():

@@ -67,7 +67,7 @@ def test_teacher_reaches_the_entropy_rate_of_an_autoregression():
 class KnownTeacher(Teacher):
     """An autoregression of order 1 as a teacher: x_t ~ N(phi x_{t-1}, sigma), known in closed form."""
 
-    def forward(self, wav, mel, speaker=None):
+    def forward(self, wav, mel, speaker=None, pitch=None, offset=None):
         past = torch.nn.functional.pad(wav, (1, 0))[:, :-1]
         return Gaussian(PHI * past, torch.full_like(wav, math.log(SIGMA)))
 
