@@ -53,13 +53,14 @@ VARIANTS = {
     "source-filter, KL + STFT + contrastive": Variant(_SOURCE_FILTER, {"kl": 1.0, "stft": 30.0, "contrastive": 1.0}),
     "source-filter, KL + STFT + perceptual": Variant(_SOURCE_FILTER, {"kl": 1.0, "stft": 30.0, "perceptual": 10.0}),
     "source teacher, KL + STFT": Variant(_SOURCE_FILTER, {"kl": 1.0, "stft": 30.0}, SOURCED),
+    "source teacher, STFT only": Variant(_SOURCE_FILTER, {"stft": 30.0}, SOURCED),
     "source teacher, KL only": Variant(_SOURCE_FILTER, {"kl": 1.0}, SOURCED),
 }
 FLOW_0 = "flow 0 untrained"
 # What KL adds to the sound beyond STFT, under either teacher: (with, without).
 QUESTIONS = {
     "plain teacher": ("source-filter, KL + STFT", "source-filter, STFT only"),
-    "source-conditioned teacher": ("source teacher, KL + STFT", "source-filter, STFT only"),
+    "source-conditioned teacher": ("source teacher, KL + STFT", "source teacher, STFT only"),
 }
 
 
@@ -200,14 +201,15 @@ def _over_seeds(found: list[dict[str, Any]]) -> dict[str, Any]:
     return {"mean": mean, "spread": spread, "seeds": len(found)}
 
 
-def _paired(by_seed: list[dict[str, Any]], better: str, plain: str) -> dict[str, dict[str, float | None]]:
-    """Differences `better` - `plain` clip by clip: {metric: {"difference", "ci95"}}.
+def _paired(by_seed: list[dict[str, Any]], better: str, plain: str) -> dict[str, dict[str, float | bool | None]]:
+    """Differences `better` - `plain` clip by clip: {metric: {"difference", "ci95", "agree"}}.
 
-    Seeds of a clip are averaged first: clips are what the interval (Student's t) is over.
+    Seeds of a clip are averaged first: clips are what the interval (Student's t) is over. agree: means differ in the
+    same direction for every seed.
     """
     from scipy.stats import t
 
-    answers: dict[str, dict[str, float | None]] = {}
+    answers: dict[str, dict[str, float | bool | None]] = {}
     for metric in by_seed[0][better]["mean"]:
         differences = []
         for clip in by_seed[0][better]["clips"]:
@@ -216,8 +218,17 @@ def _paired(by_seed: list[dict[str, Any]], better: str, plain: str) -> dict[str,
             if known:
                 differences.append(statistics.fmean(known))
         n = len(differences)
+        by_mean = (
+            [one[better]["mean"].get(metric, 0.0) for one in by_seed],
+            [one[plain]["mean"].get(metric, 0.0) for one in by_seed],
+        )
+        signs = {(a or 0.0) > (b or 0.0) for a, b in zip(*by_mean, strict=True)}
         width = float(t.ppf(0.975, n - 1)) * statistics.stdev(differences) / n**0.5 if n > 1 else None
-        answers[metric] = {"difference": statistics.fmean(differences) if n else None, "ci95": width}
+        answers[metric] = {
+            "difference": statistics.fmean(differences) if n else None,
+            "ci95": width,
+            "agree": len(signs) == 1,
+        }
     return answers
 
 

@@ -60,7 +60,7 @@ def _answers(figures: dict[str, Any]) -> list[str]:
             if difference is None or width is None:
                 continue
             text = f"{METRICS[name].heading} {difference:+.3f} ± {width:.3f}"
-            if abs(difference) <= width:
+            if abs(difference) <= width or not answer[name].get("agree", True):
                 open_.append(text)
             elif (difference < 0) == (METRICS[name].better == "lower"):
                 better.append(text)
@@ -68,7 +68,11 @@ def _answers(figures: dict[str, Any]) -> list[str]:
                 worse.append(text)
         parts = [
             f"{word}: {', '.join(found)}"
-            for word, found in (("better", better), ("worse", worse), ("no difference that the clips can tell", open_))
+            for word, found in (
+                ("better", better),
+                ("worse", worse),
+                ("no difference that clips and seeds agree on", open_),
+            )
             if found
         ]
         lines.append(

@@ -88,7 +88,7 @@ def test_the_page_is_filled_with_table_answer_and_sounds(tmp_path):
     assert "old" not in text
     assert "0.200 (0.050)" in text
     assert "better: mel distance -0.100 ± 0.020" in text
-    assert "no difference that the clips can tell: voiced autocorrelation +0.010 ± 0.200" in text
+    assert "no difference that clips and seeds agree on: voiced autocorrelation +0.010 ± 0.200" in text
     assert "STOI" not in text, "what was not measured has no column"
     for link in ("audio/ablation-recording.wav", "audio/ablation-source-filter-KL-STFT.wav"):
         assert link in text

@@ -14,6 +14,7 @@ from wavenet.data import load_clip, open_corpus
 from wavenet.distributions.logistic import Logistic
 from wavenet.emphasis import de_emphasis, pre_emphasis
 from wavenet.envelope import MelEnvelope
+from wavenet.errors import UserError
 from wavenet.excitation import fade, harmonic_count, harmonics, phase, voicing
 from wavenet.features import LogMel
 from wavenet.pitch.contour import Pitch, filled
@@ -192,3 +193,37 @@ def test_emphasis_of_the_models_inner_signal_is_the_filters():
     place = f0 / source.envelope.spacing
     low = source.emphasis[int(place)].exp() * (1 - place % 1) + source.emphasis[int(place) + 1].exp() * (place % 1)
     assert float(low) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("shape", ["ramp", "step", "one band", "floor", "loud"])
+@pytest.mark.parametrize("audio", [EIGHT, HIFI], ids=["8 kHz", "22.05 kHz"])
+def test_any_mel_gives_a_finite_signal_and_a_positive_scale(audio, shape):
+    """In float32, at ranges that no recording has: the logarithm of h_0 is c_0, and no level is lost in a sum."""
+    mel = torch.full((1, audio.n_mels, 6), -11.5)
+    mel[:] = {
+        "ramp": torch.linspace(0, -20, audio.n_mels)[:, None],
+        "step": torch.where(torch.arange(audio.n_mels) < audio.n_mels // 2, 2.0, -23.0)[:, None],
+        "one band": torch.where(torch.arange(audio.n_mels) == 3, 2.0, -11.5)[:, None],
+        "floor": torch.tensor(-11.5),
+        "loud": torch.tensor(5.0),
+    }[shape]
+    torch.manual_seed(0)
+    flow = SourceFilter(SourceFilterConfig(taps=64), audio, 0.9, 30.0, 1.8)
+    pitch = Pitch(torch.full((1, 6), 150.0), torch.tensor([[0.0, 1, 1, 1, 0, 0]]))
+    upsample = Upsample(UPSAMPLE, audio.n_mels, audio.hop_length)
+    with torch.no_grad():
+        cond = flow.condition(upsample(mel), mel, mel.clamp(-3, 3), pitch, phase(pitch, audio))
+        loc, log_scale = flow.affine(torch.randn(1, 6 * audio.hop_length), cond)
+    assert torch.isfinite(loc).all()
+    assert torch.isfinite(log_scale).all()
+
+
+def test_the_first_tap_is_the_mean_log_magnitude_for_any_spectrum():
+    log_magnitude = 6 * torch.randn(50, 65, generator=torch.Generator().manual_seed(0)).double()
+    mean = (log_magnitude[:, :1] + log_magnitude[:, -1:] + 2 * log_magnitude[:, 1:-1].sum(1, keepdim=True)) / 128
+    torch.testing.assert_close(minimum_phase(log_magnitude, 8)[:, :1].log(), mean, rtol=1e-10, atol=1e-10)
+
+
+def test_more_taps_than_the_analysis_has_are_refused():
+    with pytest.raises(UserError, match=r"source_filter.taps: found 300, expected at most audio.n_fft = 256"):
+        SourceFilter(SourceFilterConfig(taps=300), EIGHT, 0.9, 30.0, 1.8)

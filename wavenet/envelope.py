@@ -58,8 +58,11 @@ class MelEnvelope(nn.Module):
         return torch.matmul(density.transpose(1, 2), self.interpolation).clamp(min=_SMALLEST)
 
     def integral(self, mel: Tensor) -> Tensor:
-        """C(f), the integral of the magnitude from 0 to every bin, in bins: (B, F, bins)."""
-        magnitude = self.magnitude(mel)
+        """C(f), the integral of the magnitude from 0 to every bin, in bins: (B, F, bins) float64.
+
+        What is quiet after what is loud is a small difference of large sums: in float32 it would be lost.
+        """
+        magnitude = self.magnitude(mel).double()
         steps = 0.5 * (magnitude[..., 1:] + magnitude[..., :-1])
         return torch.nn.functional.pad(steps, (1, 0)).cumsum(-1)
 
@@ -68,9 +71,10 @@ class MelEnvelope(nn.Module):
 
         Never over less than two bins. The spectrum is even around 0 and around half the sample rate.
         """
-        half = (0.5 * width / self.spacing).clamp(min=1.0)[..., None]
-        place = frequency / self.spacing
-        return (self._at(integral, place + half) - self._at(integral, place - half)) / (2 * half)
+        half = (0.5 * width.double() / self.spacing).clamp(min=1.0)[..., None]
+        place = frequency.double() / self.spacing
+        mean = (self._at(integral, place + half) - self._at(integral, place - half)) / (2 * half)
+        return mean.clamp(min=_SMALLEST).to(frequency.dtype)
 
     def mel_of_lines(self, frequency: Tensor) -> Tensor:
         """exp(mel) of a line of amplitude 1 at each frequency (B, F, H) [Hz]: (B, F, H, M)."""

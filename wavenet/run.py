@@ -37,7 +37,7 @@ _FREE = {
 
 # What may lie in a folder before its run begins: work that an earlier attempt need not do again.
 
-CACHES = {"labels.npz"}  # wavenet.pitch.labels.LABELS
+CACHES = ("labels.npz",)  # wavenet.pitch.labels.LABELS, and what a kill leaves of it
 
 
 class Run:
@@ -52,7 +52,7 @@ class Run:
             raise UserError(f"{folder}: found a file, expected a new or empty folder, or a run")
         if (folder / CONFIG).is_file():
             self._compare(record)
-        elif folder.is_dir() and any(path.name not in CACHES for path in folder.iterdir()):
+        elif folder.is_dir() and any(not path.name.lstrip(".").startswith(CACHES) for path in folder.iterdir()):
             raise UserError(f"{folder}: found a folder with other files, expected a new or empty one, or a run")
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{CONFIG}.tmp"

@@ -17,6 +17,7 @@ from wavenet.pitch.contour import Pitch
 
 SIGNALS = 4  # channels of Source.signals
 _TINY = 1e-9
+_LONGER = 4  # transforms of a filter's response, over those of its spectrum
 _MOST = 5.0  # what one band may ask of a harmonic, as a factor
 _SEEN = 0.02  # share of the best seen line's weight from which a line counts as seen by the bands
 
@@ -102,10 +103,13 @@ def minimum_phase(log_magnitude: Tensor, taps: int) -> Tensor:
     r"""h (..., taps), causal and of minimum phase, from log |H| (..., n / 2 + 1) at the bins of an n-point transform.
 
     c = irfft(log |H|), with c_1 ... c_{n/2-1} doubled and the other half dropped, h = irfft(exp(rfft(c))) (Oppenheim
-    and Schafer, Discrete-Time Signal Processing, 13.5). h_0 = e^{c_0}, c_0 the mean of log |H|: positive.
+    and Schafer, Discrete-Time Signal Processing, 13.5). h_0 is taken as e^{c_0}, c_0 the mean of log |H|: positive for
+    every spectrum. The other taps come by transforms four times longer, as a response of a sharp spectrum outlasts n.
     """
-    size = 2 * (log_magnitude.shape[-1] - 1)
-    return torch.fft.irfft(torch.exp(_folded_spectrum(log_magnitude)), size)[..., :taps]
+    cepstrum = _folded(log_magnitude)
+    size = _LONGER * cepstrum.shape[-1]
+    rest = torch.fft.irfft(torch.exp(torch.fft.rfft(cepstrum, size)), size)[..., 1:taps]
+    return torch.cat([torch.exp(cepstrum[..., :1]), rest], -1)
 
 
 def between(values: Tensor, place: Tensor) -> Tensor:
@@ -117,8 +121,13 @@ def between(values: Tensor, place: Tensor) -> Tensor:
 
 def _folded_spectrum(log_magnitude: Tensor) -> Tensor:
     """log H (..., n / 2 + 1) of minimum phase: real part as given, imaginary part the phase, unwrapped [rad]."""
+    return torch.fft.rfft(_folded(log_magnitude))
+
+
+def _folded(log_magnitude: Tensor) -> Tensor:
+    """Cepstrum (..., n) of the minimum phase: that of log |H| (..., n / 2 + 1), folded onto its first half."""
     size = 2 * (log_magnitude.shape[-1] - 1)
     fold = torch.full((size,), 2.0, dtype=log_magnitude.dtype, device=log_magnitude.device)
     fold[0] = fold[size // 2] = 1.0
     fold[size // 2 + 1 :] = 0.0
-    return torch.fft.rfft(torch.fft.irfft(log_magnitude, size) * fold)
+    return torch.fft.irfft(log_magnitude, size) * fold

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.flows.base import Flow
-from wavenet.config import AudioConfig, SourceFilterConfig
+from wavenet.config import AudioConfig, SourceFilterConfig, require
 from wavenet.pitch.contour import Pitch
 from wavenet.source import Source, minimum_phase
 from wavenet.upsample import Conditioning, linear_kernel
@@ -57,12 +57,14 @@ class SourceFilter(Flow):
     context = 3
     places: Tensor
     kernel: Tensor
+    first_breath: Tensor
 
     def __init__(
         self, config: SourceFilterConfig, audio: AudioConfig, pre_emphasis: float, gain: float, noise_scale: float
     ) -> None:
         super().__init__()
         self.config, self.audio = config, audio
+        require(config.taps <= audio.n_fft, "source_filter.taps", config.taps, f"at most audio.n_fft = {audio.n_fft}")
         self.source = Source(audio, pre_emphasis, gain)
         self.log_noise_level = math.log(self.source.envelope.noise * noise_scale)
         points = config.correction_points
@@ -71,7 +73,9 @@ class SourceFilter(Flow):
         self.register_buffer("kernel", linear_kernel(audio.hop_length), persistent=False)
         # Voiced speech is not all harmonics: breath takes a share that grows with frequency.
         low, high = (math.log(share / (1 - share)) for share in config.breath)
-        self.breath = nn.Parameter(torch.linspace(0, 1, points).square() * (high - low) + low)
+        first = torch.linspace(0, 1, points).square() * (high - low) + low
+        self.register_buffer("first_breath", first, persistent=False)
+        self.breath = nn.Parameter(first.clone())
         self.network = nn.Sequential(
             nn.Conv1d(audio.n_mels + 2, config.channels, 3, padding="same", padding_mode="replicate"),
             nn.LeakyReLU(0.2),
@@ -124,7 +128,7 @@ class SourceFilter(Flow):
         own: Pitch,
     ) -> SourceConditioning:
         plain = log_noise = log_voice = self.source.log_magnitude(mel, own)  # (B, F, bins)
-        breath = _at(self.breath, self.places)
+        breath = _at(self.breath if corrected else self.first_breath, self.places)
         if corrected:
             gains = [_at(part, self.places) for part in self._corrections(standardised, own)]
             log_noise, log_voice, breath = log_noise + gains[0], log_voice + gains[1], breath + gains[2]

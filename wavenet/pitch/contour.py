@@ -20,6 +20,7 @@ from wavenet.pitch.tracker import F0Track
 
 # Pitch of a recording without a voiced frame [Hz]: nothing of it is heard.
 _NO_VOICE = 120.0
+_LOWEST = 20.0  # F0 below it is no voice, rather its logarithm or a slip of units [Hz]
 
 
 class Pitch(NamedTuple):
@@ -65,6 +66,10 @@ def read_contour(path: Path, frames: int, audio: AudioConfig) -> Pitch:
         values = _at_frames(path, values, frames, audio)
     elif len(values) != frames:
         raise UserError(f"{path}: found {len(values)} values, expected {expected}")
+    if ((values > 0) & (values < _LOWEST)).any():
+        raise UserError(
+            f"{path}: found {values[values > 0].min():g} Hz, expected F0 of {_LOWEST:g} or more, 0 for none"
+        )
     highest = audio.sample_rate / 2
     if (values >= highest).any():
         raise UserError(f"{path}: found {values.max():g} Hz, expected F0 below {highest:g}")
@@ -76,10 +81,16 @@ def _read_numbers(path: Path) -> npt.NDArray[np.float64]:
         raise UserError(f"{path}: found no such file, expected F0 values in Hz")
     try:
         if path.suffix.lower() == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
+            # Mapped, so that a header that lies about its size is an error and not an allocation.
+            stored = np.load(path, mmap_mode="r", allow_pickle=False)
+            if not isinstance(stored, np.ndarray) or stored.dtype.kind not in "fiu":
+                raise ValueError
+            return np.asarray(stored, dtype=np.float64)
         lines = path.read_text(encoding="utf-8").replace(",", " ").splitlines()
         rows = [[float(value) for value in line.split()] for line in lines if line.strip()]
         return np.asarray(rows, dtype=np.float64)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (ValueError, EOFError, SyntaxError, TypeError, TokenError, UnicodeDecodeError):
         raise UserError(f"{path}: found something else, expected numbers: F0 in Hz, or time [s] and F0") from None
 
