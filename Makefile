@@ -1,4 +1,4 @@
-# make demo   recordings -> teacher -> student -> WAV and a page to look at and listen to (about 17 minutes on two cores)
+# make demo   recordings -> teacher -> student -> WAV and a page to look at and listen to (about 20 minutes on two cores)
 # make test   ruff, mypy and the test-suite (at most 12 minutes on two cores)
 # Both make their own virtual environment first. PYTHON=python3.12 chooses the interpreter, VENV=dir the place.
 
