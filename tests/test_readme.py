@@ -221,9 +221,10 @@ def test_results_are_filled_from_a_run():
     for row in (
         "| recording |",
         "| teacher |",
-        "| student |",
+        "| source-filter |",
+        "| textbook |",
         "| griffin-lim |",
-        "| student | parallel |",
+        "| source-filter | parallel |",
         "Machine: cpu",
     ):
         assert row in section
