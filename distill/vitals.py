@@ -40,7 +40,7 @@ def vital_signs(wav: Tensor, recording: Tensor, theirs: F0Track, audio: AudioCon
     levels = band_levels(wav.detach().cpu().double() + masker, recording.detach().cpu().double() + masker, rate)
     return {
         "health/finite": finite,
-        **{f"health/band/{hertz}": float(level) for hertz, level in zip(_BANDS, levels, strict=False)},
+        **{f"health/band/{hertz}": float(level) for hertz, level in zip(_BANDS[: len(levels)], levels, strict=True)},
         "health/voiced_autocorrelation": voiced_autocorrelation(wav, theirs, audio),
         "health/voiced_autocorrelation_recording": voiced_autocorrelation(recording, theirs, audio),
         "health/noise_floor": noise_floor(wav, recording, rate),

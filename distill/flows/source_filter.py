@@ -114,56 +114,44 @@ class SourceFilter(Flow):
         corrected false: the plain signal model, with nothing learned. own: the pitch that the mel itself has, where
         another one is to be heard: it takes the old harmonics out of the envelope.
         """
+        own = pitch if own is None else own
         with torch.autocast(mel.device.type, enabled=False):  # levels and phases are part of the signal itself
-            return self._condition(cond, mel, standardised, pitch, cycles, corrected, pitch if own is None else own)
-
-    def _condition(
-        self,
-        cond: Conditioning,
-        mel: Tensor,
-        standardised: Tensor,
-        pitch: Pitch,
-        cycles: Tensor,
-        corrected: bool,
-        own: Pitch,
-    ) -> SourceConditioning:
-        plain = log_noise = log_voice = self.source.log_magnitude(mel, own)  # (B, F, bins)
-        breath = _at(self.breath if corrected else self.first_breath, self.places)
-        if corrected:
-            gains = [_at(part, self.places) for part in self._corrections(standardised, own)]
-            log_noise, log_voice, breath = log_noise + gains[0], log_voice + gains[1], breath + gains[2]
-        log_noise = log_noise - self.log_noise_level + pitch.voiced[..., None] * F.logsigmoid(breath)
-        filters = minimum_phase(log_noise, self.config.taps).transpose(1, 2)
-        beside = self._beside(breath, pitch).log()
-        refinement = self.source.refinement(mel, plain + beside, plain + F.logsigmoid(breath), pitch)
-        if own is not pitch:  # the mel knows only of harmonics where its own are
-            same = (pitch.f0 / own.f0 - 1).abs() < _SAME
-            refinement = torch.where(same[..., None], refinement, torch.ones_like(refinement))
-        voice = self.source.voice(log_voice + beside, pitch, cycles, refinement)
-        return SourceConditioning(
-            cond.frames,
-            cond.kernel,
-            self.source.signals(pitch, cycles, voice.detach()),
-            F.pad(filters, (1, 1), mode="replicate"),
-            voice,
-        )
+            plain = log_noise = log_voice = self.source.log_magnitude(mel, own)  # (B, F, bins)
+            breath = _at(self.breath if corrected else self.first_breath, self.places)
+            if corrected:
+                gains = [_at(part, self.places) for part in self._corrections(standardised, own)]
+                log_noise, log_voice, breath = log_noise + gains[0], log_voice + gains[1], breath + gains[2]
+            log_noise = log_noise - self.log_noise_level + pitch.voiced[..., None] * F.logsigmoid(breath)
+            filters = minimum_phase(log_noise, self.config.taps).transpose(1, 2)
+            beside = self._beside(breath, pitch).log()
+            refinement = self.source.refinement(mel, plain + beside, plain + F.logsigmoid(breath), pitch)
+            if own is not pitch:  # the mel knows only of harmonics where its own are
+                same = (pitch.f0 / own.f0 - 1).abs() < _SAME
+                refinement = torch.where(same[..., None], refinement, torch.ones_like(refinement))
+            voice = self.source.voice(log_voice + beside, pitch, cycles, refinement)
+            return SourceConditioning(
+                cond.frames,
+                cond.kernel,
+                self.source.signals(pitch, cycles, voice.detach()),
+                F.pad(filters, (1, 1), mode="replicate"),
+                voice,
+            )
 
     def affine(self, noise: Tensor, cond: Conditioning | None) -> tuple[Tensor, Tensor]:
         """loc (B, T) and log_scale (B, T) of x_t given z_<t."""
         assert isinstance(cond, SourceConditioning)
         with torch.autocast(noise.device.type, enabled=False):
-            return self._affine(noise, cond)
-
-    def _affine(self, noise: Tensor, cond: SourceConditioning) -> tuple[Tensor, Tensor]:
-        reach, kernel = self.config.taps - 1, self.kernel.to(noise)
-        past = F.pad(noise, (reach, -1)).unfold(1, reach, 1).unflatten(1, (-1, self.audio.hop_length))
-        around = cond.filters.unfold(2, 3, 1).permute(0, 2, 1, 3)  # (B, F, taps, 3)
-        # Each frame as one product: rows z_{t-taps+1}, ..., z_{t-1} by the filters of three frames, backwards.
-        backwards = around[:, :, 1:].flip(2)
-        parts = [rows @ taps for rows, taps in zip(past.split(_FRAMES, 1), backwards.split(_FRAMES, 1), strict=True)]
-        filtered = (torch.cat(parts, 1) * kernel.T).sum(-1).flatten(1)
-        scale = (around[:, :, 0] @ kernel).flatten(1)
-        return cond.voice + filtered, scale.log()
+            reach, kernel = self.config.taps - 1, self.kernel.to(noise)
+            past = F.pad(noise, (reach, -1)).unfold(1, reach, 1).unflatten(1, (-1, self.audio.hop_length))
+            around = cond.filters.unfold(2, 3, 1).permute(0, 2, 1, 3)  # (B, F, taps, 3)
+            # Each frame as one product: rows z_{t-taps+1}, ..., z_{t-1} by the filters of three frames, backwards.
+            backwards = around[:, :, 1:].flip(2)
+            parts = [
+                rows @ taps for rows, taps in zip(past.split(_FRAMES, 1), backwards.split(_FRAMES, 1), strict=True)
+            ]
+            filtered = (torch.cat(parts, 1) * kernel.T).sum(-1).flatten(1)
+            scale = (around[:, :, 0] @ kernel).flatten(1)
+            return cond.voice + filtered, scale.log()
 
     def forward(self, noise: Tensor, cond: Conditioning | None = None) -> tuple[Tensor, Tensor]:
         """In parallel over t."""
