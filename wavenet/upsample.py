@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wavenet.config import UpsampleConfig
 from wavenet.errors import UserError
+from wavenet.standardised import MelInput
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ def linear_kernel(hop_length: int) -> Tensor:
     return torch.stack([(-place).clamp(min=0), 1 - place.abs(), place.clamp(min=0)])
 
 
-class Upsample(nn.Module):
+class Upsample(MelInput):
     """mel (B, M, F), speaker (B,) or None -> Conditioning of C channels.
 
     A small convolutional network at frame rate, then learned interpolation that starts as the linear one between frame
@@ -65,14 +66,11 @@ class Upsample(nn.Module):
     statistics of the training corpus (`set_statistics`), which travel in the weights.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self, config: UpsampleConfig, n_mels: int, hop_length: int, speakers: int = 0, speaker_channels: int = 16
     ) -> None:
-        super().__init__()
-        self.n_mels, self.hop_length, self.speakers = n_mels, hop_length, speakers
+        super().__init__(n_mels)
+        self.hop_length, self.speakers = hop_length, speakers
         self.channels = config.channels
         sizes = [n_mels] + [config.channels] * config.layers
         self.network = nn.Sequential(
@@ -88,22 +86,9 @@ class Upsample(nn.Module):
         self.embedding = nn.Embedding(speakers, speaker_channels) if speakers else None
         self.voice = nn.Linear(speaker_channels, config.channels) if speakers else None
         self.kernel = nn.Parameter(linear_kernel(hop_length))
-        self.register_buffer("mean", torch.zeros(n_mels))
-        self.register_buffer("std", torch.ones(n_mels))
-
-    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Standardise each mel band with mean (M,) and std (M,) of the training corpus [nats]."""
-        self.mean.copy_(mean)
-        self.std.copy_(std)
-
-    def standardised(self, mel: Tensor) -> Tensor:
-        """(B, M, F) with mean 0 and variance 1 in each band of the training corpus."""
-        return (mel - self.mean[:, None]) / self.std[:, None]
 
     def forward(self, mel: Tensor, speaker: Tensor | None = None) -> Conditioning:
         """Raises UserError when the mel or the speaker do not fit the model."""
-        if mel.dim() != 3 or mel.shape[1] != self.n_mels or mel.shape[2] == 0:
-            raise UserError(f"mel: found shape {tuple(mel.shape)}, expected (B, {self.n_mels}, F) with F > 0")
         frames = self.network(self.standardised(mel))
         if self.embedding is not None and self.voice is not None:
             if speaker is None:

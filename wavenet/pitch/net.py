@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavenet.config import PitchConfig
-from wavenet.errors import UserError
 from wavenet.features import LogMel
 from wavenet.pitch.contour import Pitch
+from wavenet.standardised import MelInput
 
 F_MIN, F_MAX = 40.0, 500.0  # Hz: the tracker's range
 _AROUND = 4  # bins at either side of the most probable that decide the place of F0
@@ -36,19 +36,17 @@ class PitchEstimate(NamedTuple):
     f0_logits: Tensor
 
 
-class PitchNet(nn.Module):
+class PitchNet(MelInput):
     """mel (B, M, F) -> PitchEstimate. Frame i depends on the `reach` frames to either side of it.
 
     Mels are standardised per band with the statistics of the training corpus (`set_statistics`), which travel in the
     weights, as do the bins.
     """
 
-    mean: Tensor
-    std: Tensor
     bins: Tensor
 
     def __init__(self, config: PitchConfig) -> None:
-        super().__init__()
+        super().__init__(config.audio.n_mels)
         self.config = config
         self.log_mel = LogMel(config.audio)
         sizes = [config.audio.n_mels] + [config.channels] * config.layers
@@ -63,25 +61,12 @@ class PitchNet(nn.Module):
             ),
             nn.Conv1d(config.channels, 1 + config.bins, 1),
         )
-        self.register_buffer("mean", torch.zeros(config.audio.n_mels))
-        self.register_buffer("std", torch.ones(config.audio.n_mels))
         self.register_buffer("bins", torch.linspace(math.log(F_MIN), math.log(F_MAX), config.bins))
 
     @property
     def reach(self) -> int:
         """Frames to either side that decide about a frame in `forward`; `predict` also looks at its neighbours."""
         return self.config.layers * (self.config.kernel_size // 2)
-
-    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Standardise each mel band with mean (M,) and std (M,) of the training corpus [nats]."""
-        self.mean.copy_(mean)
-        self.std.copy_(std)
-
-    def standardised(self, mel: Tensor) -> Tensor:
-        """(B, M, F) with mean 0 and variance 1 in each band of the training corpus. UserError for another shape."""
-        if mel.dim() != 3 or mel.shape[1] != len(self.mean) or mel.shape[2] == 0:
-            raise UserError(f"mel: found shape {tuple(mel.shape)}, expected (B, {len(self.mean)}, F) with F > 0")
-        return (mel - self.mean[:, None]) / self.std[:, None]
 
     def forward(self, mel: Tensor) -> PitchEstimate:
         """Differentiable, but for the choice of the most probable class. UserError for a mel of another shape."""
