@@ -45,11 +45,14 @@ class Variant(NamedTuple):
     teacher: str = TEACHER
 
 
+# Weights bring the gradients of stft, mel, power and perceptual to one order of size, as `health/grad/...` shows them.
 VARIANTS = {
     "textbook IAF": Variant(_TEXTBOOK, {"kl": 1.0, "stft": 30.0}),
     "source-filter, KL + STFT": Variant(_SOURCE_FILTER, {"kl": 1.0, "stft": 30.0}),
     "source-filter, KL only": Variant(_SOURCE_FILTER, {"kl": 1.0}),
     "source-filter, STFT only": Variant(_SOURCE_FILTER, {"stft": 30.0}),
+    "source-filter, KL + power": Variant(_SOURCE_FILTER, {"kl": 1.0, "power": 0.05}),
+    "source-filter, KL + STFT + mel": Variant(_SOURCE_FILTER, {"kl": 1.0, "stft": 30.0, "mel": 30.0}),
     "source-filter, KL + STFT + contrastive": Variant(_SOURCE_FILTER, {"kl": 1.0, "stft": 30.0, "contrastive": 1.0}),
     "source-filter, KL + STFT + perceptual": Variant(_SOURCE_FILTER, {"kl": 1.0, "stft": 30.0, "perceptual": 10.0}),
     "source teacher, KL + STFT": Variant(_SOURCE_FILTER, {"kl": 1.0, "stft": 30.0}, SOURCED),

@@ -48,7 +48,7 @@ class Distillation:
         self._tracks: dict[Path, F0Track] = {}
         self.start = first_scored(self.teacher.receptive_field, self.crop_length)
         scored = self.crop_length - self.start
-        for setting, size in self.config.windows.items():
+        for setting, size in self.config.windows(self.teacher.config.audio).items():
             require(
                 size <= scored, setting, size, f"at most {scored}, what train.crop_length {self.crop_length} scores"
             )
@@ -60,7 +60,7 @@ class Distillation:
         """The terms, with the first `start` samples left out; spectra are of the signal that the flows make."""
         emphasis = student.config.pre_emphasis
         floor = self.teacher.config.distribution.log_scale_floor
-        return Objective(self.config, emphasis, student.gain, floor, start, self.phones)
+        return Objective(self.config, emphasis, student.gain, floor, start, self.phones, student.log_mel)
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """{"loss", "loss/<term>", "kl/...", "stft/..."}: scalars. Raises UserError for one row under contrastive."""
@@ -104,7 +104,7 @@ class Distillation:
     def long_enough(self, clips: Sequence[Clip], audio: AudioConfig) -> list[Clip]:
         """The clips that hold the largest window after their first scored sample. Raises UserError for none."""
         require(len(clips) > 0, "dev clips", 0, "at least one to validate on")
-        setting, largest = max(self.config.windows.items(), key=lambda item: item[1], default=("", 0))
+        setting, largest = max(self.config.windows(audio).items(), key=lambda item: item[1], default=("", 0))
         lengths = [clip_length(clip, audio) for clip in clips]
         scored = [length - first_scored(self.start, length) for length in lengths]
         found = [clip for clip, samples in zip(clips, scored, strict=True) if samples >= largest]

@@ -15,13 +15,14 @@ from distill import kl
 from distill.contrastive import bounded
 from distill.perceptual import perceptual_terms
 from distill.phones.classifier import PhoneClassifier
-from distill.spectral import power_loss, stft_terms
+from distill.spectral import mel_distance, power_loss, stft_terms
 from distill.student import Sample
-from wavenet.config import require
+from wavenet.config import AudioConfig, require
 from wavenet.distributions.gaussian import Gaussian
 from wavenet.emphasis import pre_emphasis
+from wavenet.features import LogMel
 
-TERMS = ("kl", "contrastive", "regulariser", "stft", "power", "perceptual")
+TERMS = ("kl", "contrastive", "regulariser", "stft", "mel", "power", "perceptual")
 # What is missing where a pair of models lacks a term.
 _NEEDS = {
     "regulariser": "a Gaussian teacher and student (distribution.kind gaussian, noise normal)",
@@ -36,8 +37,9 @@ class ObjectiveConfig:
 
     kl: KL(student || teacher) [nats/sample]; contrastive: -contrastive_gamma KL(student || teacher of another clip),
     bounded by contrastive_cap [nats/sample]; regulariser: (log s_p - log s_q)^2, Gaussian teacher and student only;
-    stft: multi-resolution STFT distance from the recording, averaged over stft_sizes; power: squared distance of powers
-    averaged over time, windows of power_size; perceptual: feature + style_weight style of a phone classifier.
+    stft: multi-resolution STFT distance from the recording, averaged over stft_sizes; mel: distance of the log-mels that
+    drive the student [nats]; power: squared distance of powers averaged over time, windows of power_size; perceptual:
+    feature + style_weight style of a phone classifier.
     kl_estimator: conditional (fresh draws of each x_t; closed form for a Gaussian pair) or log_ratio (log q - log p_t
     at the sample itself). draws: stratified draws per sample for the cross entropy against a mixture.
     """
@@ -67,11 +69,11 @@ class ObjectiveConfig:
             value = getattr(self, name)
             require(0 < value < math.inf, f"objective.{name}", value, "a positive number, finite")
 
-    @property
-    def windows(self) -> dict[str, int]:
+    def windows(self, audio: AudioConfig) -> dict[str, int]:
         """The longest window of each spectral term in use, by the setting that gives it [samples]."""
         longest = {
             "stft": ("objective.stft_sizes", max(self.stft_sizes)),
+            "mel": ("audio.n_fft", audio.n_fft),
             "power": ("objective.power_size", self.power_size),
         }
         return dict(setting for term, setting in longest.items() if term in self.weights)
@@ -80,7 +82,8 @@ class ObjectiveConfig:
 class Objective:
     """Terms of one student sample under one teacher pass; `start`: the first sample of a crop that counts.
 
-    coefficient and gain: the emphasis of the spectral terms; phones: the classifier of the perceptual term.
+    coefficient and gain: the emphasis of stft and power; log_mel: the analysis of mel; phones: the classifier of the
+    perceptual term.
     """
 
     def __init__(
@@ -91,8 +94,9 @@ class Objective:
         scale_floor: float,
         start: int,
         phones: PhoneClassifier | None = None,
+        log_mel: LogMel | None = None,
     ) -> None:
-        self.config, self.start, self.phones = config, start, phones
+        self.config, self.start, self.phones, self.log_mel = config, start, phones, log_mel
         self.coefficient, self.gain, self.scale_floor = coefficient, gain, scale_floor
 
     @property
@@ -182,6 +186,10 @@ class Objective:
                 parts |= stft
             if "power" in weights:
                 terms["power"] = parts[f"power/{config.power_size}"] = power_loss(ours, theirs, config.power_size)
+        if "mel" in weights:
+            assert self.log_mel is not None
+            ours, theirs = wav[:, self.start :], recording[:, self.start :]
+            terms["mel"] = parts["mel/nats"] = mel_distance(ours, theirs, self.log_mel)
         if "perceptual" in weights:
             assert self.phones is not None
             seen = perceptual_terms(self.phones, wav[:, self.start :], recording[:, self.start :])

@@ -2,7 +2,8 @@
 
 Frame by frame at several resolutions: spectral convergence and log magnitude (Arik et al. 2018, arXiv 1808.06719;
 Yamamoto et al. 2020, arXiv 1910.11480). And Parallel WaveNet's own power loss (arXiv 1711.10433), averaged over time
-first. All on emphasised speech of unit rms, so that every recording level weighs alike.
+first. Both on emphasised speech of unit rms, so that every recording level weighs alike. And the log-mel distance of
+HiFi-GAN (arXiv 2010.05646), on plain audio as the networks' conditioning is.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from wavenet.features import LogMel
 
 # Power of a magnitude that counts as silence, relative to windowed speech of unit rms.
 _POWER_FLOOR = 1e-5
@@ -37,6 +40,14 @@ def stft_terms(signal: Tensor, reference: Tensor, sizes: Sequence[int]) -> dict[
         convergence = torch.linalg.norm(theirs - ours) / torch.linalg.norm(theirs)
         terms[f"stft/{size}"] = convergence + (torch.log(ours) - torch.log(theirs)).abs().mean()
     return terms
+
+
+def mel_distance(signal: Tensor, reference: Tensor, log_mel: LogMel) -> Tensor:
+    """Mean |log-mel difference| [nats] of signal (B, T) from reference (B, T), frames inside the signal only: a scalar.
+
+    A band averages many bins: levels are compared without the scatter of single bins, where noise meets other noise.
+    """
+    return (log_mel.of_padded(signal) - log_mel.of_padded(reference)).abs().mean()
 
 
 def mean_power(signal: Tensor, size: int) -> Tensor:

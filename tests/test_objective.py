@@ -10,18 +10,19 @@ from distill.distillation import Distillation
 from distill.objective import Objective, ObjectiveConfig
 from distill.perceptual import perceptual_terms
 from distill.phones.classifier import PhoneClassifier, PhoneConfig
-from distill.spectral import power_loss
+from distill.spectral import mel_distance, power_loss
 from tests.conftest import AUDIO, random_mel, random_wav, small_student, small_teacher
 from wavenet.config import from_dict
 from wavenet.data import Batch
 from wavenet.emphasis import pre_emphasis
 from wavenet.errors import UserError
+from wavenet.features import LogMel
 
 
 def evaluate(weights: dict[str, float], kind: str = "mol", noise: str = "logistic", start: int = 7, **settings):
     student, teacher, mel = small_student(noise), small_teacher(kind), random_mel(2, 6)
     config = ObjectiveConfig(weights=weights, draws=4, stft_sizes=[32, 16], **settings)
-    objective = Objective(config, 0.9, 2.0, -9.0, start)
+    objective = Objective(config, 0.9, 2.0, -9.0, start, log_mel=student.log_mel)
     sample = student(student.noise(mel, generator=torch.Generator().manual_seed(0)), mel)
     judged = teacher(sample.wav, mel) if objective.needs_teacher else None
     terms = objective(sample, judged, random_wav(2, 6), torch.Generator().manual_seed(1))
@@ -65,6 +66,28 @@ def test_power_is_the_power_loss_of_emphasised_signals():
     ours, theirs = (pre_emphasis(wav, 0.9, 2.0)[:, 7:] for wav in (sample.wav, random_wav(2, 6)))
     torch.testing.assert_close(terms["loss"], 2 * power_loss(ours, theirs, 32))
     assert set(terms) == {"loss", "loss/power", "power/32"}
+
+
+def test_mel_is_the_distance_of_the_driving_mels_inside_the_scored_part():
+    terms, sample, judged = evaluate({"mel": 2.0}, start=8)
+    assert judged is None
+    log_mel = LogMel(AUDIO)
+    ours, theirs = (log_mel(wav.detach().to(log_mel.window.dtype)) for wav in (sample.wav, random_wav(2, 6)))
+    # Frame i sees samples 16 i - 24 to 16 i + 40, of 8 to 96.
+    expected = 2 * (ours - theirs)[..., 2:4].abs().mean()
+    torch.testing.assert_close(terms["loss"].to(expected.dtype), expected)
+    assert set(terms) == {"loss", "loss/mel", "mel/nats"}
+
+
+def test_mel_is_a_level_in_nats_and_has_a_gradient():
+    log_mel = LogMel(AUDIO)
+    wav = random_wav(2, 6).to(log_mel.window.dtype)
+    assert float(mel_distance(wav, wav, log_mel)) == 0
+    gain = torch.tensor(1.5, requires_grad=True)
+    distance = mel_distance(gain * wav, wav, log_mel)
+    torch.testing.assert_close(distance.detach(), torch.tensor(1.5).log().to(distance.dtype), atol=1e-3, rtol=0)
+    distance.backward()
+    torch.testing.assert_close(gain.grad, torch.tensor(1 / 1.5), atol=1e-3, rtol=0)
 
 
 def test_log_ratio_is_taken_over_the_scored_samples():
@@ -116,6 +139,8 @@ def test_perceptual_term_and_its_classifier_come_together():
 def test_windows_must_fit_what_a_crop_scores():
     with pytest.raises(UserError, match=r"objective\.power_size: found 1024, expected at most"):
         Distillation(small_teacher(), ObjectiveConfig({"power": 1.0}), 96)
+    with pytest.raises(UserError, match=r"audio\.n_fft: found 64, expected at most"):
+        Distillation(small_teacher(), ObjectiveConfig({"mel": 1.0}), 48)
 
 
 def test_stft_alone_asks_for_no_teacher():

@@ -49,6 +49,36 @@ def test_frames_are_centred_on_their_samples():
     assert np.abs(np.median(found.f0[both] / f0[middle][both]) - 1) < 0.002
 
 
+@pytest.mark.parametrize("gap", [0.0, 0.02])
+def test_creak_in_passing_is_no_octave(gap):
+    """A voice at 200 Hz, every second pulse weak for 0.15 s: two periods correlate better, after a pause or without."""
+    wav, time, pulse = np.zeros(12000), 0.1, 0
+    ring = np.exp(-np.arange(80) / 12) * np.cos(2 * np.pi * 500 / 8000 * np.arange(80))
+    while time < 1.4:
+        weak = 0.7 < time < 0.85 and pulse % 2
+        place = int(time * 8000)
+        wav[place : place + 80] += (0.6 if weak else 1.0) * ring
+        time, pulse = time + 1 / 200, pulse + 1
+    wav[5600 : 5600 + int(gap * 8000)] = 0
+    wav += 0.003 * np.random.default_rng(0).standard_normal(len(wav))
+    found = track(torch.from_numpy(wav).float(), 8000, 80)
+    assert found.voiced.sum() > 125
+    np.testing.assert_allclose(found.f0[found.voiced], 200, rtol=0.03)
+
+
+def test_a_pause_frees_the_pitch():
+    """Two voices an octave apart with 0.3 s between them are both right from their first frames."""
+    time = np.arange(8000) / 8000
+    low, high = (sum(np.cos(2 * np.pi * f0 * k * time[:3200]) / k for k in range(1, 8)) for f0 in (110, 220))
+    wav = 0.01 * np.random.default_rng(0).standard_normal(9600)
+    wav[:3200] += low
+    wav[5600:8800] += high
+    found = track(torch.from_numpy(wav).float(), 8000, 80)
+    for first, last, f0 in ((3, 37, 110), (73, 107, 220)):
+        assert found.voiced[first:last].all()
+        np.testing.assert_allclose(found.f0[first:last], f0, rtol=0.03)
+
+
 def test_levels_are_relative_to_the_clip():
     wav, _, _ = glide(120, 180, 8000, 2.0, 36, True)
     loud, quiet = track(wav, 8000, 64), track(wav * 0.01, 8000, 64)

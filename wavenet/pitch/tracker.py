@@ -1,7 +1,8 @@
 """Fundamental frequency of speech: normalised cross-correlation and a Viterbi path over lags.
 
 The correlation is that of Talkin 1995 (RAPT), taken symmetrically around the middle of the frame so that a glide is not
-biased. Everything happens at 8 kHz, and the pitch is looked for between 40 Hz and 1 kHz.
+biased. Everything happens at 8 kHz, and the pitch is looked for between 40 Hz and 1 kHz. What is unvoiced remembers the
+lag it came from, as in pYIN (Mauch and Dixon 2014): a frame's pause is no way round the cost of an octave's jump.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ RATE = 8000  # Hz, internal
 
 _Floats = npt.NDArray[np.float64]
 _BAND = (40.0, 1000.0)  # Hz: the first harmonics, without rumble below and formants above
-_WINDOW = 0.030  # seconds correlated at every lag
+_WINDOW = 0.035  # seconds correlated at every lag
 _SILENCE = 0.01  # amplitude, as a share of the clip's loud frames, that correlates with nothing
-_VOICING_THRESHOLD = 0.52  # correlation from which a loud frame is voiced
+_VOICING_THRESHOLD = 0.51  # correlation from which a loud frame is voiced
 _QUIET = 0.02  # added to that for every dB beyond 30 dB under the loud frames: a room's hum is no voice
-_LAG_COST = 0.12  # the longest lag's correlation counts so much less: the first of the equal peaks wins
+_LAG_COST = 0.2  # the longest lag's correlation counts so much less: the first of the equal peaks wins
 _GLIDE_COST = 3.0  # of a change of pitch, per unit of log ratio
-_JUMP_COST = 0.5  # the most that a change of pitch costs
+_JUMP_COST = 1.0  # the most that a change of pitch costs where it is voiced
+_WALK_COST = 2.0  # of a change of pitch across what is unvoiced, per squared log ratio, over a step
 _SWITCH_COST = 0.25  # of a change between voiced and unvoiced
 _STEP = 0.010  # seconds for which a score counts once: the frame rate shifts no balance
 
@@ -110,27 +112,39 @@ def peak(left: _Floats, middle: _Floats, right: _Floats) -> tuple[_Floats, _Floa
 
 
 def _path(correlation: _Floats, level: _Floats, lags: npt.NDArray[np.int_], step: float) -> npt.NDArray[np.int_]:
-    """Best path (F,): 0 for unvoiced, i + 1 for lags[i]."""
+    """Best path (F,): 0 for unvoiced, i + 1 for lags[i].
+
+    Two states a lag: voiced at it, and unvoiced since it. Across n unvoiced steps the pitch walks at random: the best
+    way to a log ratio d costs _WALK_COST d^2 / n, so that a pause frees the pitch and a gap of one frame does not.
+    """
     below = 20 * np.log10(np.maximum(level, 1e-30) / (np.percentile(level, 95) + 1e-30))
     unvoiced = _VOICING_THRESHOLD + _QUIET * np.maximum(0, -30 - below)
     voiced = correlation - _LAG_COST * (lags - lags[0]) / (lags[-1] - lags[0])
     # Rumble correlates at every short lag, falling from lag 0 on: that shoulder is no period.
     voiced[:, :-1][np.logical_and.accumulate(np.diff(correlation, axis=1) < 0, axis=1)] = -1.0
-    local = np.column_stack([unvoiced, voiced]) * (step / _STEP)
-    cost = np.full((len(lags) + 1, len(lags) + 1), _SWITCH_COST)
-    cost[0, 0] = 0.0
-    cost[1:, 1:] = np.minimum(_GLIDE_COST * np.abs(np.log(lags[:, None] / lags)), _JUMP_COST)
-    score, back = local[0], np.zeros(local.shape, dtype=int)
-    columns = np.arange(local.shape[1])
-    for i in range(1, len(local)):
-        candidates = score - cost  # symmetric: [to, from] as well as [from, to]
-        back[i] = candidates.argmax(axis=1)
-        score = candidates[columns, back[i]] + local[i]
-    states = np.empty(len(local), dtype=int)
-    states[-1] = score.argmax()
-    for i in range(len(local) - 1, 0, -1):
+    voiced, unvoiced = voiced * (step / _STEP), unvoiced * (step / _STEP)
+    distance = np.abs(np.log(lags[:, None] / lags))
+    glide = np.minimum(_GLIDE_COST * distance, _JUMP_COST)
+    walk = _WALK_COST * distance**2 * (_STEP / step)
+    count, every = len(lags), np.arange(len(lags))
+    singing, silent = voiced[0], np.full(count, unvoiced[0])  # best scores of paths that end voiced, unvoiced
+    back = np.empty((len(voiced), 2 * count), dtype=int)
+    for i in range(1, len(voiced)):
+        glided, walked = singing - glide, silent - walk  # symmetric costs: [to, from] as well as [from, to]
+        before, since = glided.argmax(axis=1), walked.argmax(axis=1)
+        on, off = glided[every, before], walked[every, since]
+        starts, ends = off - _SWITCH_COST > on, singing - _SWITCH_COST > off
+        back[i, :count] = np.where(starts, count + since, before)
+        back[i, count:] = np.where(ends, every, count + since)
+        singing, silent = (
+            np.where(starts, off - _SWITCH_COST, on) + voiced[i],
+            np.where(ends, singing - _SWITCH_COST, off) + unvoiced[i],
+        )
+    states = np.empty(len(voiced), dtype=int)
+    states[-1] = np.concatenate([singing, silent]).argmax()
+    for i in range(len(voiced) - 1, 0, -1):
         states[i - 1] = back[i, states[i]]
-    return states
+    return np.where(states < count, states + 1, 0)
 
 
 def _refine(correlation: _Floats, lags: npt.NDArray[np.int_], states: npt.NDArray[np.int_]) -> _Floats:
