@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,10 +23,12 @@ from distill import models
 from distill.ablation_page import write_page
 from distill.clips import NamedClip
 from distill.evaluate import evaluate, write_json
+from distill.jobs import Job, exit_status, run_jobs
 from distill.phones.train import main as train_phones
-from wavenet.config import parse_arguments, require
+from wavenet.arguments import parse_arguments
+from wavenet.config import require
 from wavenet.data import load_clip, open_corpus
-from wavenet.errors import DONE, SOME_FAILED, UserError, command
+from wavenet.errors import DONE, INTERRUPTED, UserError, command
 from wavenet.pitch.train import main as train_pitch
 from wavenet.train import main as train_teacher
 
@@ -120,24 +121,15 @@ class Ablation:
         """Where a shared network is."""
         return self.demo / run if self.demo is not None and run in (PITCH, TEACHER) else self.out / run
 
-    def train_students(self, seeds: Sequence[int], steps: int, jobs: int) -> int:
-        """All variants over all seeds, `jobs` processes of one thread at a time; each one's output goes to a file."""
-        waiting = [(seed, name) for seed in seeds for name in VARIANTS]
-        running: dict[tuple[int, str], subprocess.Popen[bytes]] = {}
-        failed = []
-        with tqdm(total=len(waiting), desc="students", unit="student") as progress:
-            while waiting or running:
-                while waiting and len(running) < jobs:
-                    task = waiting.pop(0)
-                    running[task] = self._spawn(*task, steps)
-                done = next(iter(running))
-                status = running.pop(done).wait()
-                progress.update()
-                if status:
-                    failed.append(f"{done[1]}, seed {done[0]}: status {status}, see {self.run(*done)}.log")
-        for line in failed:
-            print(line, file=sys.stderr)
-        return SOME_FAILED if failed else DONE
+    def train_students(self, seeds: Sequence[int], steps: int, at_once: int) -> int:
+        """All variants over all seeds, `at_once` processes of one thread; each one's output goes to a file."""
+        jobs = {str(self.run(seed, name)): self._job(seed, name, steps) for seed in seeds for name in VARIANTS}
+        with tqdm(total=len(jobs), desc="students", unit="student") as progress:
+            statuses = run_jobs(jobs, at_once, lambda _: progress.update())
+        for run, status in statuses.items():
+            if status not in (DONE, INTERRUPTED):
+                print(f"{run}: ended with status {status}, see {run}.log", file=sys.stderr)
+        return exit_status(statuses)
 
     def run(self, seed: int, name: str) -> Path:
         """The run folder of a variant."""
@@ -168,7 +160,7 @@ class Ablation:
             "answers": {teacher: _paired(list(by_seed.values()), *pair) for teacher, pair in QUESTIONS.items()},
         }
 
-    def _spawn(self, seed: int, name: str, steps: int) -> subprocess.Popen[bytes]:
+    def _job(self, seed: int, name: str, steps: int) -> Job:
         variant = VARIANTS[name]
         run = self.run(seed, name)
         run.parent.mkdir(parents=True, exist_ok=True)
@@ -178,10 +170,7 @@ class Ablation:
             extra += ["--pitch", str(self.place(PITCH))]
         if "perceptual" in variant.weights:
             extra += ["--phones", str(self.place(PHONES))]
-        code = "import sys; from distill.train import main; sys.exit(main(sys.argv[1:]))"
-        with Path(f"{run}.log").open("w") as log:
-            arguments = self._arguments(variant.recipe, run, extra)
-            return subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=log, stderr=log)
+        return Job(self._arguments(variant.recipe, run, extra), Path(f"{run}.log"))
 
     def _arguments(self, recipe: str, run: Path, extra: list[str]) -> list[str]:
         path = self.recipes / recipe

@@ -21,7 +21,8 @@ from distill.machine import ceilings, describe
 from distill.synthesize import read_mel
 from distill.systems import load_systems
 from distill.timing import Timing, conditions, measure
-from wavenet.config import parse_arguments, require
+from wavenet.arguments import parse_arguments
+from wavenet.config import require
 from wavenet.data import load_clip, open_corpus
 from wavenet.device import resolve_device
 from wavenet.errors import DONE, UserError, command

@@ -8,7 +8,6 @@ every system, the benchmark, and one page. Every stage resumes where it was left
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,8 +23,9 @@ from distill.benchmark import benchmark, markdown_table
 from distill.clips import NamedClip
 from distill.evaluate import evaluate
 from distill.gates import FLOW_0, KL_ONLY, SOURCE_FILTER, TEXTBOOK, check_gates
+from distill.jobs import Job, exit_status, run_jobs
 from distill.report import write_report
-from wavenet.config import parse_arguments
+from wavenet.arguments import parse_arguments
 from wavenet.data import load_clip, open_corpus
 from wavenet.errors import DONE, INTERRUPTED, SOME_FAILED, UserError, command
 from wavenet.pitch.train import main as train_pitch
@@ -105,38 +105,25 @@ class Demo:
         return found + (["--train.steps", str(self.steps[place])] if self.steps else [])
 
     def _distil(self) -> int:
-        """All students at once, a process and a thread each: faster than several threads one after the other."""
+        """All students at once."""
         runs = {
             SOURCE_FILTER: ["demo_source_filter.yaml", "--pitch", str(self.out / PITCH)],
             TEXTBOOK: ["demo_student.yaml"],
             KL_ONLY: ["demo_student.yaml", "--objective.weights", json.dumps({"kl": 1.0})],
         }
-        processes = []
+        jobs = {}
         for run, (recipe, *extra) in runs.items():
             arguments = [*self._arguments(recipe, run, 1), "--teacher", str(self.out / TEACHER), *extra]
             if self.steps:
                 arguments.append("--force")
-            code = "import sys; from distill.train import main; sys.exit(main(sys.argv[1:]))"
             # Several progress bars would overwrite each other: the others go to files.
-            log = None if run == SOURCE_FILTER else (self.out / f"{run}.log").open("w")
-            processes.append(subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=log, stdout=log))
-        try:
-            statuses = [process.wait() for process in processes]
-        except KeyboardInterrupt:
-            for process in processes:  # the children got the signal too, and save
-                process.wait()
-            return INTERRUPTED
-        finally:
-            for process in processes:
-                if process.poll() is None:
-                    process.terminate()
-                    process.wait()
-        for run, status in zip(runs, statuses, strict=True):
+            jobs[run] = Job(arguments, None if run == SOURCE_FILTER else self.out / f"{run}.log")
+        statuses = run_jobs(jobs, len(jobs))
+        for run, status in statuses.items():
             if status not in (DONE, INTERRUPTED):
                 where = "" if run == SOURCE_FILTER else f": see {self.out / run}.log"
                 print(f"training {run} ended with status {status}{where}", file=sys.stderr)
-        # A child that was killed has a negative status.
-        return next((status if status > 0 else SOME_FAILED for status in statuses if status), DONE)
+        return exit_status(statuses)
 
     def _evaluate(self) -> tuple[dict[str, Any], dict[str, str]]:
         loaded = {run: models.load(self.out / run) for run in (TEACHER, SOURCE_FILTER, TEXTBOOK, KL_ONLY)}

@@ -23,8 +23,9 @@ from distill.intervals import pooled, students
 from distill.metrics import METRICS, SETS, choose, measure
 from distill.report import RECORDING, file_name, require_matplotlib, sound_path, training_curves, write_report
 from distill.systems import System, as_system, from_recording, load_systems, parts, untrained
+from wavenet.arguments import parse_arguments
 from wavenet.audio import write_audio
-from wavenet.config import AudioConfig, parse_arguments, require
+from wavenet.config import AudioConfig, require
 from wavenet.errors import DONE, SOME_FAILED, UserError, command
 from wavenet.features import LogMel
 from wavenet.likelihood import held_out

@@ -10,7 +10,8 @@ from torch import nn
 from distill.phones.classifier import PhoneClassifier, PhoneConfig
 from distill.student import Student
 from wavenet import checkpoint
-from wavenet.config import PitchConfig, StudentConfig, TeacherConfig, from_dict
+from wavenet.arguments import from_dict
+from wavenet.config import PitchConfig, StudentConfig, TeacherConfig
 from wavenet.device import resolve_device
 from wavenet.errors import UserError
 from wavenet.pitch.net import PitchNet

@@ -13,8 +13,8 @@ import numpy as np
 from distill.benchmark import markdown_table
 from distill.metrics import METRICS
 from distill.report import sound_path
+from wavenet.arguments import parse_arguments
 from wavenet.audio import read_audio
-from wavenet.config import parse_arguments
 from wavenet.errors import UserError, command
 from wavenet.spectrogram import picture
 

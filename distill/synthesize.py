@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 from distill import models
 from distill.contours import Contours, contours_of
+from wavenet.arguments import parse_arguments
 from wavenet.audio import AUDIO_SUFFIXES, read_audio, write_audio
-from wavenet.config import AudioConfig, parse_arguments, require
+from wavenet.config import AudioConfig, require
 from wavenet.device import resolve_device
 from wavenet.errors import DONE, SOME_FAILED, USER_MISTAKE, UserError, command
 from wavenet.features import LogMel

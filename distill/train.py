@@ -19,13 +19,15 @@ from distill.objective import ObjectiveConfig
 from distill.phones.classifier import PhoneClassifier
 from distill.student import Student
 from wavenet import checkpoint
-from wavenet.config import AudioConfig, DataConfig, PitchConfig, StudentConfig, TrainConfig, parse_arguments, to_dict
+from wavenet.arguments import parse_arguments, to_dict
+from wavenet.config import AudioConfig, DataConfig, PitchConfig, StudentConfig, TrainConfig
 from wavenet.data import Corpus, CropDataset
 from wavenet.device import resolve_device
 from wavenet.errors import UserError, command
 from wavenet.likelihood import held_out
 from wavenet.pitch.load import load_pitch, with_pitch
 from wavenet.pitch.net import PitchNet
+from wavenet.run import Run
 from wavenet.teacher import Teacher
 from wavenet.train import check_speakers, open_training_corpus
 from wavenet.trainer import Task, Validation, train
@@ -111,7 +113,6 @@ def train_student(
     )
     for note in crops.notes:
         print(note, file=sys.stderr)
-    batches = crops if net is None else with_pitch(crops, run, data.workers, pitch)
     classifier = None if phones is None else _classifier(phones, objective, resolve_device(config.device))
     distillation = Distillation(teacher, objective, config.crop_length, config.batch_size, classifier)
     distillation.long_enough(corpus.dev, model_config.audio)  # known now, not at the first validation
@@ -138,7 +139,10 @@ def train_student(
         | ({} if net is None else {"pitch": checkpoint.fingerprint(net)})
         | ({} if classifier is None else {"phones": checkpoint.fingerprint(classifier)}),
     )
-    return train(task, config, batches, data.workers, run)
+    if net is None:
+        return train(task, config, crops, data.workers, run)
+    Run(run, task.kind, task.record).close()  # another run's folder is refused before hours of labelling, not after
+    return train(task, config, with_pitch(crops, run, data.workers, pitch), data.workers, run)
 
 
 def adopt(config: StudentRecipe, teacher: Teacher) -> StudentConfig:

@@ -10,8 +10,8 @@ from distill import ablation, ablation_page
 from distill.ablation import QUESTIONS, VARIANTS, Ablation, main
 from distill.report import sound_path
 from distill.train import StudentRecipe
+from wavenet.arguments import from_dict
 from wavenet.audio import write_audio
-from wavenet.config import from_dict
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIPS = ["a", "b", "c"]

@@ -11,7 +11,7 @@ import torch
 from distill.benchmark import benchmark, main, markdown_table
 from tests.conftest import AUDIO, random_mel, randomise, small_stack, small_student, small_teacher
 from wavenet import checkpoint, teacher
-from wavenet.config import to_dict
+from wavenet.arguments import to_dict
 from wavenet.errors import UserError
 from wavenet.teacher import Teacher
 

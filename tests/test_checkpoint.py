@@ -11,7 +11,7 @@ import torch
 from distill import models
 from tests.conftest import random_mel, random_wav, small_student, small_teacher
 from wavenet import checkpoint
-from wavenet.config import to_dict
+from wavenet.arguments import to_dict
 from wavenet.errors import UserError
 
 

@@ -2,16 +2,8 @@
 
 import pytest
 
-from wavenet.config import (
-    AudioConfig,
-    DataConfig,
-    StackConfig,
-    StudentConfig,
-    TeacherConfig,
-    TrainConfig,
-    from_dict,
-    to_dict,
-)
+from wavenet.arguments import from_dict, to_dict
+from wavenet.config import AudioConfig, DataConfig, StackConfig, StudentConfig, TeacherConfig, TrainConfig
 from wavenet.errors import UserError
 
 

@@ -17,8 +17,9 @@ from distill.systems import GRIFFIN_LIM, NOISE, as_system, from_recording, load_
 from tests.conftest import AUDIO as SMALL
 from tests.conftest import random_mel, small_student, small_teacher
 from wavenet import checkpoint
+from wavenet.arguments import to_dict
 from wavenet.audio import read_audio, write_audio
-from wavenet.config import AudioConfig, to_dict
+from wavenet.config import AudioConfig
 from wavenet.data import load_clip, open_corpus
 from wavenet.errors import UserError
 from wavenet.likelihood import held_out

@@ -13,7 +13,8 @@ from distill.objective import Objective, ObjectiveConfig
 from distill.student import Sample
 from distill.vitals import mean_signs, noise_signs, teacher_noise, vital_signs
 from tests.conftest import random_mel, random_wav, small_student, small_teacher
-from wavenet.config import AudioConfig, from_dict
+from wavenet.arguments import from_dict
+from wavenet.config import AudioConfig
 from wavenet.data import Batch, load_clip, open_corpus
 from wavenet.distributions.gaussian import Gaussian
 from wavenet.distributions.logistic import MixtureLogistic

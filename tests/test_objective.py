@@ -12,7 +12,7 @@ from distill.perceptual import perceptual_terms
 from distill.phones.classifier import PhoneClassifier, PhoneConfig
 from distill.spectral import mel_distance, power_loss
 from tests.conftest import AUDIO, random_mel, random_wav, small_student, small_teacher
-from wavenet.config import from_dict
+from wavenet.arguments import from_dict
 from wavenet.data import Batch
 from wavenet.emphasis import pre_emphasis
 from wavenet.errors import UserError

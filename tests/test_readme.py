@@ -13,8 +13,8 @@ import torch
 
 from tests.conftest import AUDIO, small_student, small_teacher
 from wavenet import checkpoint
+from wavenet.arguments import to_dict
 from wavenet.audio import read_audio, write_audio
-from wavenet.config import to_dict
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -16,7 +16,8 @@ from distill import models
 from distill.phones.alignment import PHONES
 from distill.phones.classifier import PhoneClassifier, PhoneConfig
 from distill.student import Student
-from wavenet.config import PitchConfig, StudentConfig, TeacherConfig, from_dict, to_dict
+from wavenet.arguments import from_dict, to_dict
+from wavenet.config import PitchConfig, StudentConfig, TeacherConfig
 from wavenet.data import corpus_folder, load_clip, open_corpus
 from wavenet.features import LogMel
 from wavenet.pitch.net import PitchNet

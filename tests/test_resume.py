@@ -10,7 +10,7 @@ from torch.utils.data import get_worker_info
 
 from tests.toy_run import CONFIG, Pairs, assert_same, logged, run, state, task
 from wavenet import checkpoint
-from wavenet.config import to_dict
+from wavenet.arguments import to_dict
 from wavenet.errors import UserError
 from wavenet.trainer import Validation, train
 

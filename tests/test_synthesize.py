@@ -11,7 +11,7 @@ from distill import models, synthesize
 from distill.synthesize import load_mel, main
 from tests.conftest import AUDIO, random_mel, random_wav, small_student, small_teacher
 from wavenet import checkpoint
-from wavenet.config import to_dict
+from wavenet.arguments import to_dict
 
 RATE = AUDIO.sample_rate
 

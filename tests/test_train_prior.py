@@ -109,6 +109,17 @@ def test_pitch_of_another_analysis_is_refused(place, capsys):
     assert "n_mels=16" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
+def test_a_foreign_folder_is_refused_before_anything_is_tracked(place, capsys, monkeypatch):
+    monkeypatch.setattr("wavenet.pitch.labels.tracker.track", lambda *_: pytest.fail("tracked"))
+    (place / "mine").mkdir()
+    (place / "mine" / "thesis.tex").write_text("years of work")
+    sourced = ["--model.source", "true", "--pitch", str(place / "pitch")]
+    assert distil(student(place, "mine", 2)) == 2
+    assert teach(call(place, "teacher", "mine", 2, *sourced)) == 2
+    assert capsys.readouterr().err.count("mine: found a folder with other files, expected a new or empty one") == 2
+    assert [path.name for path in (place / "mine").iterdir()] == ["thesis.tex"]
+
+
 def test_the_phase_at_the_start_of_a_crop_is_drawn_from_the_steps_generator():
     wav, pitch = torch.zeros(3, 8), Pitch(torch.ones(3, 2), torch.ones(3, 2))
     first, again, other = (

@@ -8,7 +8,7 @@ import torch
 
 from tests.toy_run import CONFIG, Pair, Pairs, assert_same, logged, loss, run, state, task
 from wavenet import checkpoint
-from wavenet.config import to_dict
+from wavenet.arguments import to_dict
 from wavenet.device import resolve_device
 from wavenet.errors import UserError
 from wavenet.trainer import Validation, train

@@ -9,7 +9,8 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from wavenet import checkpoint
-from wavenet.config import TrainConfig, to_dict
+from wavenet.arguments import to_dict
+from wavenet.config import TrainConfig
 from wavenet.trainer import Task, Validation, train
 
 

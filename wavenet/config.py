@@ -1,21 +1,15 @@
-"""Typed configuration: every number of a recipe that is not a constant of nature, and how it is read.
+"""Typed configuration: every number of a recipe that is not a constant of nature.
 
-A recipe is one YAML file; `read_config` turns a mapping into a dataclass and refuses unknown keys. Units: lengths in
-samples, frequencies in Hz, learning rates per step, likelihoods in nats.
+A recipe is one YAML file, read by wavenet.arguments. Units: lengths in samples, frequencies in Hz, learning rates per
+step, likelihoods in nats.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, Literal, TypeVar
-
-import jsonargparse
-import yaml
+from typing import Literal
 
 from wavenet.errors import UserError
-
-T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,42 +280,3 @@ def require(condition: bool, name: str, value: object, expected: str) -> None:
     """Raise UserError naming a setting, what was found and what was expected, unless `condition` holds."""
     if not condition:
         raise UserError(f"{name}: found {value!r}, expected {expected}")
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain dicts, lists and numbers (for YAML, JSON and checkpoints)."""
-    values = config if isinstance(config, dict) else dataclasses.asdict(config)
-    plain: dict[str, Any] = yaml.safe_load(yaml.safe_dump(_untuple(values)))
-    return plain
-
-
-def from_dict(cls: type[T], values: dict[str, Any]) -> T:
-    """Build the dataclass `cls` from plain values; missing keys take their defaults, unknown keys raise UserError."""
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(cls)
-    try:
-        return cls(**parser.instantiate(parser.parse_object(values)).as_dict())
-    except jsonargparse.ArgumentError as error:
-        raise UserError(one_line(error)) from None
-
-
-def parse_arguments(parser: jsonargparse.ArgumentParser, argv: Sequence[str] | None) -> Any:
-    """Parse and instantiate; a wrong option, key or value raises UserError of one line instead of printing usage."""
-    parser.exit_on_error = False
-    try:
-        return parser.instantiate(parser.parse_args(argv))
-    except jsonargparse.ArgumentError as error:
-        raise UserError(one_line(error)) from None
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an exception on one line."""
-    return " ".join(str(error).split())
-
-
-def _untuple(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _untuple(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_untuple(item) for item in value]
-    return value

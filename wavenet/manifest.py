@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wavenet.config import AudioConfig, to_dict
+from wavenet.arguments import to_dict
+from wavenet.config import AudioConfig
 from wavenet.corpora import SPLITS
 from wavenet.errors import UserError
 

@@ -18,8 +18,9 @@ import jsonargparse
 import numpy as np
 from tqdm import tqdm
 
+from wavenet.arguments import parse_arguments, to_dict
 from wavenet.audio import read_audio, read_info, resampled_length, write_audio
-from wavenet.config import AudioConfig, parse_arguments, require, to_dict
+from wavenet.config import AudioConfig, require
 from wavenet.corpora import DEFAULT_SHARE, SPLITS, Recording, Scan, assign_splits, scan
 from wavenet.data import corpus_folder
 from wavenet.errors import DONE, SOME_FAILED, UserError, command

@@ -10,7 +10,7 @@ import yaml
 from torch import Tensor
 
 from wavenet import checkpoint
-from wavenet.config import to_dict
+from wavenet.arguments import to_dict
 from wavenet.errors import UserError
 from wavenet.spectrogram import picture
 

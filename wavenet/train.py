@@ -12,20 +12,13 @@ import torch
 from torch import nn
 
 from wavenet import checkpoint
-from wavenet.config import (
-    AudioConfig,
-    DataConfig,
-    StudentConfig,
-    TeacherConfig,
-    TrainConfig,
-    from_dict,
-    parse_arguments,
-    to_dict,
-)
+from wavenet.arguments import from_dict, parse_arguments, to_dict
+from wavenet.config import AudioConfig, DataConfig, StudentConfig, TeacherConfig, TrainConfig
 from wavenet.data import Corpus, CropDataset, load_clip, open_corpus
 from wavenet.errors import UserError, command
 from wavenet.likelihood import clip_speaker, held_out, likelihood_loss
 from wavenet.pitch.load import load_pitch, with_pitch
+from wavenet.run import Run
 from wavenet.statistics import corpus_statistics
 from wavenet.teacher import Teacher
 from wavenet.trainer import Task, Validation, train
@@ -67,7 +60,6 @@ def train_teacher(
     )
     for note in crops.notes:
         print(note, file=sys.stderr)
-    batches = crops if net is None else with_pitch(crops, run, data.workers, pitch)
 
     def validate(average: nn.Module) -> Validation:
         assert isinstance(average, Teacher)
@@ -87,7 +79,10 @@ def train_teacher(
         }
         | ({} if net is None else {"pitch": checkpoint.fingerprint(net)}),
     )
-    return train(task, config, batches, data.workers, run)
+    if net is None:
+        return train(task, config, crops, data.workers, run)
+    Run(run, task.kind, task.record).close()  # another run's folder is refused before hours of labelling, not after
+    return train(task, config, with_pitch(crops, run, data.workers, pitch), data.workers, run)
 
 
 def open_training_corpus(data: DataConfig, audio: AudioConfig) -> Corpus:

@@ -18,7 +18,8 @@ from distill.phones.alignment import PHONES, Segment, align_corpus, cache_folder
 from distill.phones.classifier import PhoneClassifier, PhoneConfig
 from distill.phones.data import PhoneBatch, PhoneCrops, clip_phones
 from wavenet import checkpoint
-from wavenet.config import DataConfig, TrainConfig, from_dict, parse_arguments, to_dict
+from wavenet.arguments import from_dict, parse_arguments, to_dict
+from wavenet.config import DataConfig, TrainConfig
 from wavenet.data import Corpus, CropDataset, load_clip
 from wavenet.errors import DONE, UserError, command
 from wavenet.manifest import Clip

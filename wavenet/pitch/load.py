@@ -8,7 +8,8 @@ from pathlib import Path
 from torch.utils.data import Dataset
 
 from wavenet import checkpoint
-from wavenet.config import AudioConfig, PitchConfig, from_dict
+from wavenet.arguments import from_dict
+from wavenet.config import AudioConfig, PitchConfig
 from wavenet.data import Batch, CropDataset
 from wavenet.errors import UserError
 from wavenet.pitch.labels import LABELS, PitchedCrops, label

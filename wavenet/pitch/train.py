@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavenet import checkpoint
-from wavenet.config import DataConfig, PitchConfig, TrainConfig, from_dict, parse_arguments, to_dict
+from wavenet.arguments import from_dict, parse_arguments, to_dict
+from wavenet.config import DataConfig, PitchConfig, TrainConfig
 from wavenet.corpora import SPLITS
 from wavenet.data import Batch, Corpus, CropDataset, load_clip, open_corpus
 from wavenet.errors import DONE, UserError, command

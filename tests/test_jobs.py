@@ -1,0 +1,87 @@
+"""Trainings side by side: never more at once than asked, every status known, nothing left running."""
+
+import os
+import time
+
+import pytest
+
+from distill import jobs
+from distill.jobs import Job, exit_status, run_jobs
+
+# Says when it starts and ends, and ends with the status asked for (negative: by that signal).
+CODE = """
+import os, sys, time
+status, seconds = int(sys.argv[1]), float(sys.argv[2])
+print(time.time(), flush=True)
+time.sleep(seconds)
+if status < 0:
+    os.kill(os.getpid(), -status)
+print(time.time(), flush=True)
+sys.exit(status)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _stand_in(monkeypatch):
+    monkeypatch.setattr(jobs, "_CODE", CODE)
+
+
+def spans(folder):
+    """(start, end) of every job by its log."""
+    return [tuple(float(line) for line in log.read_text().split()) for log in sorted(folder.iterdir())]
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_so_many_at_once_and_every_status(tmp_path, at_once):
+    wanted = {"a": 0, "b": 2, "c": 0}
+    ended = []
+    found = run_jobs(
+        {name: Job([str(status), "0.3"], tmp_path / name) for name, status in wanted.items()}, at_once, ended.append
+    )
+    assert found == wanted
+    assert list(found) == list(wanted)
+    assert sorted(ended) == ["a", "b", "c"]
+    found = spans(tmp_path)
+    assert len(found) == 3
+    most = max(sum(start <= moment < end for start, end in found) for moment, _ in found)
+    assert most == at_once
+
+
+def test_a_long_job_does_not_hold_up_the_others(tmp_path):
+    lasting = {"long": "2.0", "a": "0.1", "b": "0.1"}
+    run_jobs({name: Job(["0", seconds], tmp_path / name) for name, seconds in lasting.items()}, 2)
+    _, b, long = spans(tmp_path)
+    assert b[1] < long[1]
+
+
+def test_after_an_interruption_what_runs_ends_and_nothing_starts(tmp_path):
+    def interrupt(name):
+        raise KeyboardInterrupt
+
+    every = {name: Job(["0", seconds], tmp_path / name) for name, seconds in (("a", "0.1"), ("b", "1.0"), ("c", "0.1"))}
+    assert run_jobs(every, 2, interrupt) == {"a": 0, "b": 0, "c": 130}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_an_error_leaves_nothing_running(tmp_path):
+    def fail(name):
+        raise RuntimeError
+
+    begun = time.monotonic()
+    with pytest.raises(RuntimeError):
+        run_jobs({name: Job(["0", seconds], tmp_path / name) for name, seconds in (("a", "0.1"), ("b", "60"))}, 2, fail)
+    assert time.monotonic() - begun < 30
+    assert len((tmp_path / "b").read_text().split()) == 1
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [([0, 0], 0), ([0, 2], 2), ([1, 130], 130), ([0, -9], 1)],
+)
+def test_the_status_of_the_whole(statuses, expected):
+    assert exit_status({str(place): status for place, status in enumerate(statuses)}) == expected
+
+
+def test_a_killed_process_is_known_by_its_signal(tmp_path):
+    assert run_jobs({"a": Job(["-9", "0"], tmp_path / "a")}, 1) == {"a": -9}
+    assert os.path.exists(tmp_path / "a")
