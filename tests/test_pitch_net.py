@@ -58,6 +58,25 @@ def test_an_octaves_doubt_is_decided_and_not_averaged():
     assert float(net(torch.zeros(1, 40, 1).double()).log_f0.exp()) == pytest.approx(100.0, abs=0.1)
 
 
+def test_a_contour_is_decided_as_a_whole():
+    """An octave's doubt of some frames follows its neighbours; unvoiced frames between stretches free it."""
+    net = small_net()
+    low = net.targets(torch.full((1, 30), 100.0).double())
+    high = net.targets(torch.full((1, 30), 200.0).double())
+    share = torch.full((30,), 0.9).double()
+    share[10:14] = 0.3  # four frames in the middle that lean to the octave above
+    share[25:] = 0.2  # a stretch of its own that is an octave higher
+    mixed = (share * low + (1 - share) * high).clamp(min=1e-300)
+    voicing = torch.ones(1, 1, 30).double()
+    voicing[..., 20:25] = -1
+    net.network = Fixed(torch.cat([voicing, mixed.log()], 1))
+    frame_by_frame = net(torch.zeros(1, 40, 30).double()).log_f0.exp()
+    torch.testing.assert_close(frame_by_frame[0, 10:14], torch.full((4,), 200.0).double(), rtol=1e-3, atol=0)
+    found = net.predict(torch.zeros(1, 40, 30).double()).f0[0]
+    torch.testing.assert_close(found[:20], torch.full((20,), 100.0).double(), rtol=1e-3, atol=0)
+    torch.testing.assert_close(found[25:], torch.full((5,), 200.0).double(), rtol=1e-3, atol=0)
+
+
 def test_a_frame_depends_on_reach_frames_and_no_others():
     net = small_net()
     mel = torch.randn(1, 40, 21, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)

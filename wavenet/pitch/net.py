@@ -6,7 +6,8 @@ classes around the most probable one, k* = argmax_k p_k:
     log F0 = sum_{|k - k*| <= 4} p_k c_k / sum_{|k - k*| <= 4} p_k
 
 so that an octave's doubt is decided and not averaged, and the error is a fraction of a bin (Kim et al. 2018,
-arXiv 1802.06182, there from the waveform).
+arXiv 1802.06182, there from the waveform). A contour is decided as a whole: among the likeliest peaks of every frame,
+the path that pays least for its doubts and its jumps.
 """
 
 from __future__ import annotations
@@ -22,10 +23,16 @@ from torch import Tensor, nn
 from wavenet.config import PitchConfig
 from wavenet.features import LogMel
 from wavenet.pitch.contour import Pitch
+from wavenet.pitch.path import best_path
 from wavenet.standardised import MelInput
 
 F_MIN, F_MAX = 40.0, 500.0  # Hz: the tracker's range
 _AROUND = 4  # bins at either side of the most probable that decide the place of F0
+_CANDIDATES = 3  # peaks of a frame that its contour may pass
+_NO_PEAK = -30.0  # log probability of a candidate that is none: an octave's jump is cheaper
+_GLIDE = 15.0  # nats that a change of pitch costs, per unit of log ratio
+_JUMP = 4.0  # nats, the most that it costs
+_STEP = 0.010  # seconds for which a frame's log probability counts once
 
 
 class PitchEstimate(NamedTuple):
@@ -81,13 +88,14 @@ class PitchNet(MelInput):
     def predict(self, mel: Tensor) -> Pitch:
         """F0 in the tracker's range, and voicing, 0 or 1, of mel (B, M, F).
 
-        A frame is voiced where most of it and its two neighbours are: a flip of one frame is a click. F0 is
-        interpolated through what is not voiced, as in training labels.
+        A frame is voiced where most of it and its two neighbours are: a flip of one frame is a click. F0 is the best
+        path through each voiced stretch, and interpolated through what is not voiced, as in training labels.
         """
         estimate = self(mel)
         votes = F.pad((estimate.voicing_logit > 0).to(mel.dtype), (1, 1), mode="replicate").unfold(1, 3, 1).sum(2)
         voiced = votes >= 2
-        return Pitch(_bridged(estimate.log_f0, voiced).exp().clamp(F_MIN, F_MAX), voiced.to(mel.dtype))
+        log_f0 = self._contour(estimate.f0_logits, voiced)
+        return Pitch(_bridged(log_f0, voiced).exp().clamp(F_MIN, F_MAX), voiced.to(mel.dtype))
 
     def targets(self, f0: Tensor) -> Tensor:
         """Class probabilities (B, K, F) of f0 (B, F) [Hz]: a Gaussian over the bins, one bin wide, that sums to 1."""
@@ -96,10 +104,29 @@ class PitchNet(MelInput):
         return torch.softmax(-0.5 * distance.square(), 1)
 
     def _read(self, f0_logits: Tensor) -> Tensor:
-        best = f0_logits.argmax(1, keepdim=True)
+        return self._around(f0_logits, f0_logits.argmax(1, keepdim=True))[0][:, 0]
+
+    def _around(self, f0_logits: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
+        """log F0 (B, S, F) as the mean of the classes around `best` (B, S, F), and the log probability of those."""
         place = torch.arange(self.config.bins, device=f0_logits.device)[:, None]
-        near = f0_logits.masked_fill((place - best).abs() > _AROUND, -math.inf)
-        return (torch.softmax(near, 1) * self.bins[:, None]).sum(1)
+        apart = (place - best[:, :, None]).abs() > _AROUND  # (B, S, K, F)
+        near = torch.log_softmax(f0_logits, 1)[:, None].masked_fill(apart, -math.inf)
+        return (torch.softmax(near, 2) * self.bins[:, None]).sum(2), near.logsumexp(2)
+
+    def _contour(self, f0_logits: Tensor, voiced: Tensor) -> Tensor:
+        """log F0 (B, F): the best path through the peaks of the classes; stretches of voiced frames apart."""
+        rest = F.max_pool1d(f0_logits.transpose(1, 2), 2 * _AROUND + 1, 1, _AROUND).transpose(1, 2)
+        peaks = f0_logits.masked_fill(f0_logits < rest, -math.inf)
+        height, best = peaks.topk(min(_CANDIDATES, self.config.bins), 1)
+        log_f0, score = self._around(f0_logits, best)
+        score = torch.where(height.isfinite(), score, _NO_PEAK).clamp(min=_NO_PEAK)
+        seconds = self.config.audio.hop_length / self.config.audio.sample_rate
+        score = (score * voiced[:, None] * (seconds / _STEP)).transpose(1, 2)
+        ways = log_f0.transpose(1, 2)
+        change = (_GLIDE * (ways[:, :-1, :, None] - ways[:, 1:, None]).abs()).clamp(max=_JUMP)
+        both = (voiced[:, :-1] & voiced[:, 1:])[..., None, None]
+        states = best_path(score, -change * both)
+        return log_f0.gather(1, states[:, None])[:, 0]
 
 
 def _bridged(log_f0: Tensor, voiced: Tensor) -> Tensor:
