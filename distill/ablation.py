@@ -70,7 +70,7 @@ QUESTIONS = {
 
 @command("distill-ablate")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train every variant over every seed, measure, fill the page. Returns 0, or 1 when a training failed."""
+    """Train every variant over every seed, measure, fill the page. Returns 0, 1 when a training failed, or 130."""
     arguments = parse_arguments(_parser(), argv)
     require(len(set(arguments.seeds)) == len(arguments.seeds), "--seeds", arguments.seeds, "different seeds")
     require(arguments.steps > 0, "--steps", arguments.steps, "at least 1")

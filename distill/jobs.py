@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import sys
 import time
@@ -28,8 +29,8 @@ def run_jobs(
 ) -> dict[str, int]:
     """Run every job, `at_once` at a time; {name: exit status}, and `ended(name)` as each one stops.
 
-    After Ctrl-C nothing more is started, the running ones save, and those that never ran have status 130. A process
-    that was killed has the negative of its signal.
+    After Ctrl-C nothing more is started, the running ones are waited for, as they save, and KeyboardInterrupt is raised
+    again. A process that was killed has the negative of its signal.
     """
     waiting, running, statuses = list(jobs), dict[str, subprocess.Popen[bytes]](), dict[str, int]()
     try:
@@ -41,10 +42,10 @@ def run_jobs(
                 statuses[name] = running.pop(name).returncode
                 ended(name)
             time.sleep(_PAUSE)
-    except KeyboardInterrupt:  # the terminal sent it to the children too: they save and stop
-        for name, process in running.items():
-            statuses[name] = process.wait()
-        return {name: statuses.get(name, INTERRUPTED) for name in jobs}
+    except KeyboardInterrupt:  # the terminal sent it to the children too
+        for process in running.values():
+            process.wait()
+        raise
     finally:
         for process in running.values():
             if process.poll() is None:
@@ -54,10 +55,10 @@ def run_jobs(
 
 
 def exit_status(statuses: Mapping[str, int]) -> int:
-    """That of the whole: 130 where one was interrupted, else the first that is not 0; 1 for a killed process."""
-    if INTERRUPTED in statuses.values():
+    """That of the whole: 130 where one was interrupted, else 1 where one failed."""
+    if not {INTERRUPTED, -signal.SIGINT}.isdisjoint(statuses.values()):
         return INTERRUPTED
-    return next((status if status > 0 else SOME_FAILED for status in statuses.values() if status), DONE)
+    return SOME_FAILED if any(statuses.values()) else DONE
 
 
 def _start(job: Job) -> subprocess.Popen[bytes]:

@@ -37,9 +37,9 @@ class ObjectiveConfig:
 
     kl: KL(student || teacher) [nats/sample]; contrastive: -contrastive_gamma KL(student || teacher of another clip),
     bounded by contrastive_cap [nats/sample]; regulariser: (log s_p - log s_q)^2, Gaussian teacher and student only;
-    stft: multi-resolution STFT distance from the recording, averaged over stft_sizes; mel: distance of log-mels, as
-    they drive the student [nats]; power: squared distance of powers averaged over time, windows of power_size;
-    perceptual: feature + style_weight style of a phone classifier.
+    stft: multi-resolution STFT distance from the recording, averaged over stft_sizes; mel: distance of log-mels
+    [nats]; power: squared distance of powers averaged over time, windows of power_size; perceptual: feature +
+    style_weight style of a phone classifier.
     kl_estimator: conditional (fresh draws of each x_t; closed form for a Gaussian pair) or log_ratio (log q - log p_t
     at the sample itself). draws: stratified draws per sample for the cross entropy against a mixture.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,6 @@ from wavenet.errors import UserError, command
 from wavenet.likelihood import held_out
 from wavenet.pitch.load import load_pitch, with_pitch
 from wavenet.pitch.net import PitchNet
-from wavenet.run import Run
 from wavenet.teacher import Teacher
 from wavenet.train import check_speakers, open_training_corpus
 from wavenet.trainer import Task, Validation, train
@@ -139,10 +139,8 @@ def train_student(
         | ({} if net is None else {"pitch": checkpoint.fingerprint(net)})
         | ({} if classifier is None else {"phones": checkpoint.fingerprint(classifier)}),
     )
-    if net is None:
-        return train(task, config, crops, data.workers, run)
-    Run(run, task.kind, task.record).close()  # another run's folder is refused before hours of labelling, not after
-    return train(task, config, with_pitch(crops, run, data.workers, pitch), data.workers, run)
+    batches = crops if net is None else functools.partial(with_pitch, crops, run, data.workers, pitch)
+    return train(task, config, batches, data.workers, run)
 
 
 def adopt(config: StudentRecipe, teacher: Teacher) -> StudentConfig:

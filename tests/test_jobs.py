@@ -1,6 +1,9 @@
 """Trainings side by side: never more at once than asked, every status known, nothing left running."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -55,12 +58,39 @@ def test_a_long_job_does_not_hold_up_the_others(tmp_path):
 
 
 def test_after_an_interruption_what_runs_ends_and_nothing_starts(tmp_path):
+    """Also where every child ends well: the interruption is not forgotten."""
+
     def interrupt(name):
         raise KeyboardInterrupt
 
     every = {name: Job(["0", seconds], tmp_path / name) for name, seconds in (("a", "0.1"), ("b", "1.0"), ("c", "0.1"))}
-    assert run_jobs(every, 2, interrupt) == {"a": 0, "b": 0, "c": 130}
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(every, 2, interrupt)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+    assert len((tmp_path / "b").read_text().split()) == 2
+
+
+def test_ctrl_c_of_the_terminal_reaches_the_children_and_ends_with_130(tmp_path):
+    """A signal to the whole group, as a terminal sends it; children that do not catch it die of it."""
+    code = f"""
+import sys
+from pathlib import Path
+from distill import jobs
+from wavenet.errors import command
+jobs._CODE = {CODE!r}
+out = Path({str(tmp_path)!r})
+every = {{name: jobs.Job(["0", "60"], out / name) for name in ("a", "b")}}
+sys.exit(command("both")(lambda argv: jobs.exit_status(jobs.run_jobs(every, 2)))([]))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in "ab"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(parent.pid, signal.SIGINT)
+    error = parent.communicate(timeout=60)[1]
+    assert parent.returncode == 130
+    assert "both: interrupted" in error
 
 
 def test_an_error_leaves_nothing_running(tmp_path):
@@ -76,7 +106,7 @@ def test_an_error_leaves_nothing_running(tmp_path):
 
 @pytest.mark.parametrize(
     ("statuses", "expected"),
-    [([0, 0], 0), ([0, 2], 2), ([1, 130], 130), ([0, -9], 1)],
+    [([0, 0], 0), ([0, 2], 1), ([1, 130], 130), ([0, -2], 130), ([0, -9], 1)],
 )
 def test_the_status_of_the_whole(statuses, expected):
     assert exit_status({str(place): status for place, status in enumerate(statuses)}) == expected

@@ -68,12 +68,16 @@ def test_power_is_the_power_loss_of_emphasised_signals():
     assert set(terms) == {"loss", "loss/power", "power/32"}
 
 
-def test_mel_is_the_distance_of_the_driving_mels_inside_the_scored_part():
-    terms, sample, judged = evaluate({"mel": 2.0}, start=8)
+@pytest.mark.parametrize("start", [3, 8])
+def test_mel_is_the_distance_of_log_mels_inside_the_scored_part(start):
+    """Also where the scored part begins between the frames of the conditioning."""
+    terms, sample, judged = evaluate({"mel": 2.0}, start=start)
     assert judged is None
     log_mel = LogMel(AUDIO)
-    ours, theirs = (log_mel(wav.detach().to(log_mel.window.dtype)) for wav in (sample.wav, random_wav(2, 6)))
-    # Frame i sees samples 16 i - 24 to 16 i + 40, of 8 to 96.
+    # Frame i of a signal sees its samples 16 i - 24 to 16 i + 40: of these 80, frames 2 and 3 see start to start + 80.
+    first = start - 8
+    wavs = (torch.nn.functional.pad(wav, (16, 0))[:, 16 + first :][:, :96] for wav in (sample.wav, random_wav(2, 6)))
+    ours, theirs = (log_mel(wav[:, : len(wav[0]) // 16 * 16].detach().to(log_mel.window.dtype)) for wav in wavs)
     expected = 2 * (ours - theirs)[..., 2:4].abs().mean()
     torch.testing.assert_close(terms["loss"].to(expected.dtype), expected)
     assert set(terms) == {"loss", "loss/mel", "mel/nats"}

@@ -1,5 +1,6 @@
 """The pitch network: reads classes off exactly, learns known pitch, sees what it says it sees, leaves no clicks."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -75,6 +76,38 @@ def test_a_contour_is_decided_as_a_whole():
     found = net.predict(torch.zeros(1, 40, 30).double()).f0[0]
     torch.testing.assert_close(found[:20], torch.full((20,), 100.0).double(), rtol=1e-3, atol=0)
     torch.testing.assert_close(found[25:], torch.full((5,), 200.0).double(), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(("hop", "stays"), [(64, True), (256, False)])
+def test_a_contours_doubt_counts_by_time(hop, stays):
+    """Four frames that lean to the octave above weigh little in 32 ms and outweigh two jumps in 128 ms."""
+    torch.manual_seed(0)
+    net = PitchNet(dataclasses.replace(CONFIG, audio=dataclasses.replace(AUDIO, hop_length=hop))).double().eval()
+    low, high = (net.targets(torch.full((1, 30), f0).double()) for f0 in (100.0, 200.0))
+    share = torch.full((30,), 0.9).double()
+    share[10:14] = 0.12
+    mixed = (share * low + (1 - share) * high).clamp(min=1e-300)
+    net.network = Fixed(torch.cat([torch.ones(1, 1, 30).double(), mixed.log()], 1))
+    found = net.predict(torch.zeros(1, 40, 30).double()).f0[0]
+    expected = torch.full((30,), 100.0).double()
+    if not stays:
+        expected[10:14] = 200.0
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=0)
+
+
+def test_what_is_unvoiced_decides_nothing():
+    """Not even where it is not a number."""
+    net = small_net()
+    low, high = (net.targets(torch.full((1, 30), f0).double()) for f0 in (100.0, 200.0))
+    share = torch.full((30,), 0.9).double()
+    share[10:14] = 0.3
+    mixed = (share * low + (1 - share) * high).clamp(min=1e-300).log()
+    mixed[..., 24] = math.nan
+    voicing = torch.ones(1, 1, 30).double()
+    voicing[..., 22:27] = -1
+    net.network = Fixed(torch.cat([voicing, mixed], 1))
+    found = net.predict(torch.zeros(1, 40, 30).double()).f0[0]
+    torch.testing.assert_close(found, torch.full((30,), 100.0).double(), rtol=1e-3, atol=0)
 
 
 def test_a_frame_depends_on_reach_frames_and_no_others():

@@ -7,6 +7,7 @@ import torch
 from wavenet.config import AudioConfig
 from wavenet.data import load_clip, open_corpus
 from wavenet.errors import UserError
+from wavenet.pitch import tracker
 from wavenet.pitch.tracker import track
 
 
@@ -77,6 +78,45 @@ def test_a_pause_frees_the_pitch():
     for first, last, f0 in ((3, 37, 110), (73, 107, 220)):
         assert found.voiced[first:last].all()
         np.testing.assert_allclose(found.f0[first:last], f0, rtol=0.03)
+
+
+def lattice(frames):
+    """Correlations (frames, L) of a voice whose two lags, 5 and 10 ms, are nearly as good, and the lags."""
+    lags = np.arange(16, 201)
+    correlation = np.full((frames, len(lags)), 0.1)
+    correlation[:, 40 - 16], correlation[:, 80 - 16] = 0.85, 0.80
+    return correlation, lags
+
+
+def chosen(correlation, lags, step):
+    """The path's lags, 0 where it is unvoiced."""
+    states = tracker._path(correlation, np.ones(len(correlation)), lags, step)
+    return np.where(states > 0, lags[np.maximum(states, 1) - 1], 0)
+
+
+@pytest.mark.parametrize("rate", [1, 2, 4])
+def test_a_gap_of_a_moment_is_no_way_to_another_octave(rate, monkeypatch):
+    """20 ms are unvoiced, 0.18 s between them favour two periods: the pitch stays. At any frame rate."""
+    correlation, lags = lattice(60)
+    correlation[20:40, 80 - 16], correlation[20:40, 40 - 16] = 0.99, 0.86
+    correlation[[20, 39]] = 0.45
+    path = chosen(correlation.repeat(rate, axis=0), lags, 0.010 / rate)
+    assert set(path) <= {0, 40}
+    monkeypatch.setattr(tracker, "_WALK_COST", 0.0)  # what memory is there for
+    assert 80 in chosen(correlation.repeat(rate, axis=0), lags, 0.010 / rate)
+
+
+def test_a_long_pause_is_a_way_to_another_octave(monkeypatch):
+    """0.3 s without a voice, then one an octave lower: pause and all are seen as what they are."""
+    correlation, lags = lattice(80)
+    correlation[:, 80 - 16] = 0.1
+    correlation[25:55] = 0.45
+    correlation[55:] = 0.1
+    correlation[55:, 80 - 16] = 0.9
+    path = chosen(correlation, lags, 0.010)
+    np.testing.assert_array_equal(path, [40] * 25 + [0] * 30 + [80] * 25)
+    monkeypatch.setattr(tracker, "_WALK_COST", 1000.0)
+    assert list(chosen(correlation, lags, 0.010)) != list(path)
 
 
 def test_levels_are_relative_to_the_clip():

@@ -10,6 +10,7 @@ from distill import models
 from distill.train import main as distil
 from tests.test_train_commands import MODEL, STUDENT, TRAIN, assert_equal_runs
 from wavenet.data import Batch, corpus_folder
+from wavenet.errors import UserError
 from wavenet.likelihood import random_offset
 from wavenet.pitch.contour import Pitch
 from wavenet.pitch.train import main as train_pitch
@@ -118,6 +119,26 @@ def test_a_foreign_folder_is_refused_before_anything_is_tracked(place, capsys, m
     assert teach(call(place, "teacher", "mine", 2, *sourced)) == 2
     assert capsys.readouterr().err.count("mine: found a folder with other files, expected a new or empty one") == 2
     assert [path.name for path in (place / "mine").iterdir()] == ["thesis.tex"]
+
+
+def test_going_on_says_that_the_schedule_is_stretched(place, capsys):
+    assert distil(student(place, "longer", 2, "--train.schedule", "cosine")) == 0
+    capsys.readouterr()
+    assert distil(student(place, "longer", 3, "--train.schedule", "cosine")) == 0
+    assert "train.steps 2 -> 3: the cosine schedule is stretched" in capsys.readouterr().err
+
+
+def test_a_mistake_before_the_first_step_can_be_mended(place, capsys, monkeypatch):
+    """The folder is claimed before pitch is tracked; where that fails, the next attempt may have other settings."""
+    with monkeypatch.context() as patched:
+
+        def unreadable(*arguments):
+            raise UserError("clip.wav: found a damaged file")
+
+        patched.setattr("wavenet.pitch.load.label", unreadable)
+        assert distil(student(place, "mended", 2)) == 2
+    assert capsys.readouterr().err.strip().endswith("clip.wav: found a damaged file")
+    assert distil(student(place, "mended", 2, "--train.batch_size", "1")) == 0
 
 
 def test_the_phase_at_the_start_of_a_crop_is_drawn_from_the_steps_generator():

@@ -35,11 +35,6 @@ _FREE = {
 }
 
 
-# What may lie in a folder before its run begins: work that an earlier attempt need not do again.
-
-CACHES = ("labels.npz",)  # wavenet.pitch.labels.LABELS, and what a kill leaves of it
-
-
 class Run:
     """The folder of one run. Opening it writes config.yaml, or holds `record` against the one that is there."""
 
@@ -52,7 +47,7 @@ class Run:
             raise UserError(f"{folder}: found a file, expected a new or empty folder, or a run")
         if (folder / CONFIG).is_file():
             self._compare(record)
-        elif folder.is_dir() and any(not path.name.lstrip(".").startswith(CACHES) for path in folder.iterdir()):
+        elif folder.is_dir() and any(folder.iterdir()):
             raise UserError(f"{folder}: found a folder with other files, expected a new or empty one, or a run")
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{CONFIG}.tmp"
@@ -111,6 +106,8 @@ class Run:
 
     def _compare(self, record: dict[str, Any]) -> None:
         found, wanted = _flat(_read_config(self.folder / CONFIG)), _flat(record)
+        if not (self.checkpoint_path.is_file() or (self.folder / METRICS).is_file()):
+            return  # claimed, and stopped by a mistake before its first step: it may begin otherwise
         changed = [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]
         others = [f"{name} = {found.get(name)}, expected {wanted.get(name)}" for name in changed if name not in _FREE]
         if others:

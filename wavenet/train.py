@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,6 @@ from wavenet.data import Corpus, CropDataset, load_clip, open_corpus
 from wavenet.errors import UserError, command
 from wavenet.likelihood import clip_speaker, held_out, likelihood_loss
 from wavenet.pitch.load import load_pitch, with_pitch
-from wavenet.run import Run
 from wavenet.statistics import corpus_statistics
 from wavenet.teacher import Teacher
 from wavenet.trainer import Task, Validation, train
@@ -79,10 +79,8 @@ def train_teacher(
         }
         | ({} if net is None else {"pitch": checkpoint.fingerprint(net)}),
     )
-    if net is None:
-        return train(task, config, crops, data.workers, run)
-    Run(run, task.kind, task.record).close()  # another run's folder is refused before hours of labelling, not after
-    return train(task, config, with_pitch(crops, run, data.workers, pitch), data.workers, run)
+    batches = crops if net is None else functools.partial(with_pitch, crops, run, data.workers, pitch)
+    return train(task, config, batches, data.workers, run)
 
 
 def open_training_corpus(data: DataConfig, audio: AudioConfig) -> Corpus:

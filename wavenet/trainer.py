@@ -61,11 +61,15 @@ class Task:
     monitor: Monitor | None = None
 
 
-def train(task: Task, config: TrainConfig, batches: Dataset[Any], workers: int, run: Path) -> int:
+Batches = Dataset[Any] | Callable[[], Dataset[Any]]
+
+
+def train(task: Task, config: TrainConfig, batches: Batches, workers: int, run: Path) -> int:
     """Train to config.steps in the folder `run`, from where it stands. Returns 0, or 130 when interrupted and saved.
 
-    Raises UserError when the folder holds another run, when config.bad_steps steps in a row were not finite, or when
-    the monitor ends it.
+    batches: a batch for every step; or what makes them, called once the folder is known to be this run's. Raises
+    UserError when the folder holds another run, when config.bad_steps steps in a row were not finite, or when the
+    monitor ends it.
     """
     device = torch.device(resolve_device(config.device))
     threads = torch.get_num_threads()
@@ -89,17 +93,18 @@ class _Loop:
         self.paused = 0.0  # seconds of validation, which do not count as training speed
         self._resume()
 
-    def run(self, batches: Dataset[Any], workers: int) -> int:
+    def run(self, batches: Batches, workers: int) -> int:
         if self.step >= self.config.steps:
             print(f"{self.run_folder.folder}: already at step {self.step} of {self.config.steps}", file=sys.stderr)
             return DONE
         for note in self.run_folder.notes:
             print(note, file=sys.stderr)
-        with self.interruption:
-            try:
-                self._train(batches, workers)
-            finally:
-                self.run_folder.close()
+        try:
+            every = batches if isinstance(batches, Dataset) else batches()
+            with self.interruption:
+                self._train(every, workers)
+        finally:
+            self.run_folder.close()
         if self.interruption.asked and self.step < self.config.steps:
             done = f"interrupted at step {self.step} of {self.config.steps} and saved"
             print(f"{self.run_folder.folder}: {done}; the same command goes on from there", file=sys.stderr)

@@ -29,7 +29,7 @@ from wavenet.standardised import MelInput
 F_MIN, F_MAX = 40.0, 500.0  # Hz: the tracker's range
 _AROUND = 4  # bins at either side of the most probable that decide the place of F0
 _CANDIDATES = 3  # peaks of a frame that its contour may pass
-_NO_PEAK = -30.0  # log probability of a candidate that is none: an octave's jump is cheaper
+_NO_PEAK = -30.0  # score of a candidate that is none: every jump is cheaper
 _GLIDE = 15.0  # nats that a change of pitch costs, per unit of log ratio
 _JUMP = 4.0  # nats, the most that it costs
 _STEP = 0.010  # seconds for which a frame's log probability counts once
@@ -72,7 +72,7 @@ class PitchNet(MelInput):
 
     @property
     def reach(self) -> int:
-        """Frames to either side that decide about a frame in `forward`; `predict` also looks at its neighbours."""
+        """Frames to either side that decide about a frame in `forward`; `predict` decides whole voiced stretches."""
         return self.config.layers * (self.config.kernel_size // 2)
 
     def forward(self, mel: Tensor) -> PitchEstimate:
@@ -108,24 +108,28 @@ class PitchNet(MelInput):
 
     def _around(self, f0_logits: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
         """log F0 (B, S, F) as the mean of the classes around `best` (B, S, F), and the log probability of those."""
-        place = torch.arange(self.config.bins, device=f0_logits.device)[:, None]
-        apart = (place - best[:, :, None]).abs() > _AROUND  # (B, S, K, F)
-        near = torch.log_softmax(f0_logits, 1)[:, None].masked_fill(apart, -math.inf)
-        return (torch.softmax(near, 2) * self.bins[:, None]).sum(2), near.logsumexp(2)
+        offsets = torch.arange(-_AROUND, _AROUND + 1, device=best.device)
+        place = best[..., None] + offsets  # (B, S, F, 9)
+        inside = place.clamp(0, self.config.bins - 1)
+        near = torch.log_softmax(f0_logits, 1).gather(1, inside.movedim(3, 2).flatten(1, 2))
+        near = near.unflatten(1, (-1, len(offsets))).movedim(2, 3).masked_fill(place != inside, -math.inf)
+        return (torch.softmax(near, 3) * self.bins[inside]).sum(3), near.logsumexp(3)
 
     def _contour(self, f0_logits: Tensor, voiced: Tensor) -> Tensor:
         """log F0 (B, F): the best path through the peaks of the classes; stretches of voiced frames apart."""
+        f0_logits = f0_logits.to(self.bins.dtype)  # in half precision neighbours are equal, and each would be a peak
         rest = F.max_pool1d(f0_logits.transpose(1, 2), 2 * _AROUND + 1, 1, _AROUND).transpose(1, 2)
         peaks = f0_logits.masked_fill(f0_logits < rest, -math.inf)
         height, best = peaks.topk(min(_CANDIDATES, self.config.bins), 1)
         log_f0, score = self._around(f0_logits, best)
+        score = score * (self.config.audio.hop_length / self.config.audio.sample_rate / _STEP)
         score = torch.where(height.isfinite(), score, _NO_PEAK).clamp(min=_NO_PEAK)
-        seconds = self.config.audio.hop_length / self.config.audio.sample_rate
-        score = (score * voiced[:, None] * (seconds / _STEP)).transpose(1, 2)
+        # What is unvoiced decides nothing, whatever its values are.
+        score = torch.where(voiced[:, None], score, 0.0).transpose(1, 2)
         ways = log_f0.transpose(1, 2)
         change = (_GLIDE * (ways[:, :-1, :, None] - ways[:, 1:, None]).abs()).clamp(max=_JUMP)
         both = (voiced[:, :-1] & voiced[:, 1:])[..., None, None]
-        states = best_path(score, -change * both)
+        states = best_path(score, -torch.where(both, change, 0.0))
         return log_f0.gather(1, states[:, None])[:, 0]
 
 

@@ -115,7 +115,8 @@ def _path(correlation: _Floats, level: _Floats, lags: npt.NDArray[np.int_], step
     """Best path (F,): 0 for unvoiced, i + 1 for lags[i].
 
     Two states a lag: voiced at it, and unvoiced since it. Across n unvoiced steps the pitch walks at random: the best
-    way to a log ratio d costs _WALK_COST d^2 / n, so that a pause frees the pitch and a gap of one frame does not.
+    way to a log ratio d costs _WALK_COST d^2 / n, as far as whole lags allow, so that a pause frees the pitch and a gap
+    of one frame is no cheap way to another octave.
     """
     below = 20 * np.log10(np.maximum(level, 1e-30) / (np.percentile(level, 95) + 1e-30))
     unvoiced = _VOICING_THRESHOLD + _QUIET * np.maximum(0, -30 - below)
@@ -128,7 +129,7 @@ def _path(correlation: _Floats, level: _Floats, lags: npt.NDArray[np.int_], step
     walk = _WALK_COST * distance**2 * (_STEP / step)
     count, every = len(lags), np.arange(len(lags))
     singing, silent = voiced[0], np.full(count, unvoiced[0])  # best scores of paths that end voiced, unvoiced
-    back = np.empty((len(voiced), 2 * count), dtype=int)
+    back = np.empty((len(voiced), 2 * count), dtype=np.int16)
     for i in range(1, len(voiced)):
         glided, walked = singing - glide, silent - walk  # symmetric costs: [to, from] as well as [from, to]
         before, since = glided.argmax(axis=1), walked.argmax(axis=1)

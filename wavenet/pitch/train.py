@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,6 @@ from wavenet.manifest import Clip
 from wavenet.pitch.accuracy import pitch_errors
 from wavenet.pitch.labels import LABELS, Labels, PitchedCrops, label
 from wavenet.pitch.net import PitchNet
-from wavenet.run import Run
 from wavenet.statistics import corpus_statistics
 from wavenet.train import open_training_corpus
 from wavenet.trainer import Task, Validation, train
@@ -63,9 +63,11 @@ def train_pitch(model_config: PitchConfig, data: DataConfig, config: TrainConfig
         "data": to_dict(data) | {"digest": corpus.digest},
         "train": to_dict(config),
     }
-    # The folder is claimed before anything is written into it, and a run of other settings refused before labelling.
-    Run(run, KIND, record).close()
-    labels = label([*corpus.train, *corpus.dev], audio, run / LABELS, data.workers)
+
+    @functools.cache
+    def labels() -> Labels:
+        return label([*corpus.train, *corpus.dev], audio, run / LABELS, data.workers)
+
     torch.manual_seed(config.seed)
     model = PitchNet(model_config)
     if not (run / checkpoint.FILE_NAME).exists():
@@ -74,10 +76,10 @@ def train_pitch(model_config: PitchConfig, data: DataConfig, config: TrainConfig
 
     def validate(average: nn.Module) -> Validation:
         assert isinstance(average, PitchNet)
-        return Validation(measure(average, corpus.dev[: data.validation_clips], labels), {}, audio.sample_rate)
+        return Validation(measure(average, corpus.dev[: data.validation_clips], labels()), {}, audio.sample_rate)
 
     task = Task(KIND, model, to_dict(model_config), pitch_loss, validate, record=record)
-    return train(task, config, PitchedCrops(crops, labels), data.workers, run)
+    return train(task, config, lambda: PitchedCrops(crops, labels()), data.workers, run)
 
 
 def pitch_loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
