@@ -65,7 +65,7 @@ class Demo:
         status = train_teacher(self._arguments("demo_teacher.yaml", TEACHER, 0))
         if status:
             return status
-        self._say(3, "distil three students: source-filter, textbook, and textbook by KL alone", "about 7 minutes")
+        self._say(3, "distil three students: source-filter, textbook, and textbook by KL alone", "about 10 minutes")
         status = self._distil()
         if status:
             return status
