@@ -32,7 +32,9 @@ def run_jobs(
     After Ctrl-C nothing more is started, the running ones are waited for, as they save, and KeyboardInterrupt is raised
     again. A process that was killed has the negative of its signal.
     """
-    waiting, running, statuses = list(jobs), dict[str, subprocess.Popen[bytes]](), dict[str, int]()
+    waiting = list(jobs)
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    statuses: dict[str, int] = {}
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
