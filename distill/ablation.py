@@ -23,8 +23,10 @@ from distill import models
 from distill.ablation_page import write_page
 from distill.clips import NamedClip
 from distill.evaluate import evaluate, write_json
+from distill.gates import RECORDING
 from distill.jobs import Job, exit_status, run_jobs
 from distill.phones.train import main as train_phones
+from distill.ranking import nearness
 from wavenet.arguments import parse_arguments
 from wavenet.config import require
 from wavenet.data import load_clip, open_corpus
@@ -196,23 +198,25 @@ def _over_seeds(found: list[dict[str, Any]]) -> dict[str, Any]:
 def _paired(by_seed: list[dict[str, Any]], better: str, plain: str) -> dict[str, dict[str, float | bool | None]]:
     """Differences `better` - `plain` clip by clip: {metric: {"difference", "ci95", "agree"}}.
 
-    Seeds of a clip are averaged first: clips are what the interval (Student's t) is over. agree: means differ in the
-    same direction for every seed.
+    Of a metric that is better the nearer it is to the recording's, differences of that distance. Seeds of a clip are
+    averaged first: clips are what the interval (Student's t) is over. agree: means differ in the same direction for
+    every seed.
     """
     from scipy.stats import t
 
     answers: dict[str, dict[str, float | bool | None]] = {}
     for metric in by_seed[0][better]["mean"]:
+        seeds = [nearness(one, metric, RECORDING) for one in by_seed]
         differences = []
-        for clip in by_seed[0][better]["clips"]:
-            pairs = [(one[better]["clips"][clip].get(metric), one[plain]["clips"][clip].get(metric)) for one in by_seed]
+        for clip in seeds[0][better]["clips"]:
+            pairs = [(one[better]["clips"][clip].get(metric), one[plain]["clips"][clip].get(metric)) for one in seeds]
             known = [a - b for a, b in pairs if a is not None and b is not None]
             if known:
                 differences.append(statistics.fmean(known))
         n = len(differences)
         by_mean = (
-            [one[better]["mean"].get(metric, 0.0) for one in by_seed],
-            [one[plain]["mean"].get(metric, 0.0) for one in by_seed],
+            [one[better]["mean"].get(metric, 0.0) for one in seeds],
+            [one[plain]["mean"].get(metric, 0.0) for one in seeds],
         )
         signs = {(a or 0.0) > (b or 0.0) for a, b in zip(*by_mean, strict=True)}
         width = float(t.ppf(0.975, n - 1)) * statistics.stdev(differences) / n**0.5 if n > 1 else None

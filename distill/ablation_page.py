@@ -59,10 +59,11 @@ def _answers(figures: dict[str, Any]) -> list[str]:
             difference, width = answer.get(name, {}).get("difference"), answer.get(name, {}).get("ci95")
             if difference is None or width is None:
                 continue
-            text = f"{METRICS[name].heading} {difference:+.3f} ± {width:.3f}"
+            near = " ≈" if METRICS[name].better == "nearest" else ""
+            text = f"{METRICS[name].heading}{near} {difference:+.3f} ± {width:.3f}"
             if abs(difference) <= width or not answer[name].get("agree", True):
                 open_.append(text)
-            elif (difference < 0) == (METRICS[name].better == "lower"):
+            elif (difference < 0) == (METRICS[name].better != "higher"):
                 better.append(text)
             else:
                 worse.append(text)
@@ -76,7 +77,8 @@ def _answers(figures: dict[str, Any]) -> list[str]:
             if found
         ]
         lines.append(
-            f"**KL added to STFT, {teacher}** (difference, 95% interval over clips). " + "; ".join(parts) + "."
+            f"**KL added to STFT, {teacher}** (difference, 95% interval over clips; ≈: of the distance from the "
+            "recording's value). " + "; ".join(parts) + "."
         )
     return lines
 

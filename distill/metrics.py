@@ -28,13 +28,15 @@ from wavenet.pitch.tracker import F0Track, at_internal_rate, correlate, frame_ce
 class Metric(NamedTuple):
     """What a number is: heading, unit ("" for a share or ratio), which way is better, and what it says.
 
+    better nearest: the nearer to the recording's own value; less and more are both worse.
+
     modules: what must be importable for it, extra: the extra of this project that installs them. rate: the lowest
     sample rate [Hz] that it is defined for. slow: seconds a clip rather than hundredths.
     """
 
     heading: str
     unit: str
-    better: Literal["lower", "higher"]
+    better: Literal["lower", "higher", "nearest"]
     meaning: str
     modules: tuple[str, ...] = ()
     extra: str = "eval"
@@ -67,11 +69,14 @@ METRICS = {
     ),
     "voicing_error": Metric("voicing error", "", "lower", "share of frames voiced in one and not in the other"),
     "voiced_autocorrelation": Metric(
-        "voiced autocorrelation", "", "higher", "periodicity of voiced frames: hoarseness and whispering lower it"
+        "voiced autocorrelation",
+        "",
+        "nearest",
+        "periodicity of voiced frames: hoarseness and whispering lower it, buzz raises it above the recording's",
     ),
     "band_error": Metric("band error", "dB", "lower", "mean absolute error of level, by octaves"),
     "noise_floor": Metric(
-        "noise floor", "dBFS", "lower", "level where the recording pauses: compare the recording's own"
+        "noise floor", "dBFS", "nearest", "level where the recording pauses: compare the recording's own"
     ),
     "stoi": Metric(
         "STOI", "", "higher", "short-time objective intelligibility against the recording, 0 to 1", ("pystoi",)

@@ -12,8 +12,12 @@ from distill.metrics import METRICS
 from distill.ranking import Ranking, rank
 
 _DIGITS = {"f0_rmse_cents": 1}
-_ARROWS = {"lower": "↓", "higher": "↑"}
-_BETTER = {"lower": "lower is better", "higher": "higher is better"}
+_ARROWS = {"lower": "↓", "higher": "↑", "nearest": "≈"}
+_BETTER = {
+    "lower": "lower is better",
+    "higher": "higher is better",
+    "nearest": "the nearer to the recording's the better",
+}
 
 
 class Picture(NamedTuple):
@@ -78,8 +82,8 @@ def metrics_table(metrics: dict[str, Any], recording: str) -> str:
     explained = (
         "Mean over clips ± half the width of its 95% interval. The recording measured against itself is the limit of "
         "each column. Green: the best mean, where the clips tell it apart from another system; pale: not told apart "
-        "from the best (the 95% interval of the difference, paired by clip, holds 0). Nothing green: no difference "
-        "shown, or no better end."
+        "from the best (the 95% interval of the difference, paired by clip, holds 0). ≈: the nearer to the recording's "
+        "own the better. Nothing green: no difference shown."
     )
     if any(ranking.unfit for ranking in ranks.values()):
         explained += " Italics: too few frames at the right pitch for this error to be compared."

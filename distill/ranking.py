@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from distill.intervals import students
@@ -10,8 +11,6 @@ from distill.metrics import METRICS
 # The pitch error is that of frames voiced in both. A system that voices a few frames by accident has few errors: below
 # this share of frames at the right pitch its error describes those few, not its pitch.
 _NEEDS = {"f0_rmse_cents": ("f0_within_3_percent", 0.3)}
-# Less is not better: a system quieter in the pauses than the recording has lost its background.
-_NO_BETTER_END = ("noise_floor",)
 
 
 class Ranking(NamedTuple):
@@ -23,23 +22,42 @@ class Ranking(NamedTuple):
 
 
 def rank(metrics: dict[str, Any], metric: str, recording: str) -> Ranking:
-    """Rank the systems other than the recording by the mean of one metric.
+    """Rank the systems other than the recording by the mean of one metric, or of its distance from the recording's.
 
     Two systems are told apart when the 95% interval of their difference, paired by clip, leaves out 0 (Student's t).
-    best is None where the metric has no better end, where fewer than two can be compared, and where the best is told
-    apart from none: then the column has nothing to mark.
+    best is None where fewer than two can be compared and where the best is told apart from none: then the column has
+    nothing to mark.
     """
-    systems = {name: values for name, values in metrics["systems"].items() if name != recording}
+    if metric not in METRICS:
+        return Ranking(None, frozenset(), frozenset())
+    found = nearness(metrics["systems"], metric, recording)
+    systems = {name: values for name, values in found.items() if name != recording}
     unfit = frozenset(name for name, values in systems.items() if not _fit(values["mean"], metric))
     means = {name: values["mean"].get(metric) for name, values in systems.items() if name not in unfit}
     known = {name: mean for name, mean in means.items() if mean is not None}
-    if metric not in METRICS or metric in _NO_BETTER_END or len(known) < 2:
+    if len(known) < 2:
         return Ranking(None, frozenset(), unfit)
-    choose = min if METRICS[metric].better == "lower" else max
+    choose = max if METRICS[metric].better == "higher" else min
     best = choose(known, key=lambda name: known[name])
     others = known.keys() - {best}
     near = frozenset(name for name in others if not _apart(systems[name], systems[best], metric))
     return Ranking(best, near, unfit) if near != others else Ranking(None, frozenset(), unfit)
+
+
+def nearness(systems: dict[str, Any], metric: str, recording: str) -> dict[str, Any]:
+    """Systems ({"clips", "mean"} each) with a `nearest` metric replaced by its distance from the recording's own."""
+    if METRICS[metric].better != "nearest":
+        return systems
+    own = {clip: row.get(metric) for clip, row in systems.get(recording, {"clips": {}})["clips"].items()}
+    result = {}
+    for name, values in systems.items():
+        clips = {}
+        for clip, row in values["clips"].items():
+            ours, theirs = row.get(metric), own.get(clip)
+            clips[clip] = row | {metric: None if ours is None or theirs is None else abs(ours - theirs)}
+        known = [row[metric] for row in clips.values() if row[metric] is not None]
+        result[name] = {"clips": clips, "mean": values["mean"] | {metric: fmean(known) if known else None}}
+    return result
 
 
 def _fit(mean: dict[str, float | None], metric: str) -> bool:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distill.ranking import rank
+from distill.ranking import nearness, rank
 
 MEL, PITCH = "mel_distance", "f0_rmse_cents"
 
@@ -57,7 +57,22 @@ def test_pitch_error_of_a_few_accidental_frames_does_not_win():
     assert rank(found, PITCH, "recording") == ("student", set(), {"whisper"})
 
 
-def test_missing_values_and_columns_without_a_better_end():
+def test_where_the_recording_is_the_aim_more_is_no_better():
+    tone = "voiced_autocorrelation"
+    found = metrics(
+        recording={tone: [0.86, 0.80, 0.90]},
+        buzz={tone: [0.95, 0.90, 0.99]},
+        right={tone: [0.87, 0.80, 0.89]},
+        whisper={tone: [0.40, 0.30, 0.41]},
+    )
+    assert rank(found, tone, "recording") == ("right", set(), set())
+    distance = nearness(found["systems"], tone, "recording")
+    assert distance["buzz"]["mean"][tone] == pytest.approx((0.09 + 0.10 + 0.09) / 3)
+    assert distance["recording"]["mean"][tone] == 0
+    assert found["systems"]["buzz"]["clips"]["0"][tone] == 0.95, "the table shows the value itself"
+
+
+def test_missing_values_and_unknown_columns():
     found = metrics(
         a={MEL: [0.1, 0.2], "noise_floor": [-60.0, -61.0]}, b={MEL: [None, 0.2], "noise_floor": [-80.0, -81.0]}
     )
