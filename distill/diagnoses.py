@@ -185,7 +185,7 @@ DIAGNOSES: dict[str, tuple[_Check, str]] = {
         _scales_at_floor,
         "keep regulariser where the pair is Gaussian, else take a teacher with a higher distribution.log_scale_floor",
     ),
-    "whispering": (_whispering, "raise the weight of stft or perceptual, or use model.prior source_filter"),
+    "whispering": (_whispering, "raise the weight of stft, or use model.prior source_filter"),
     "band collapse": (_band_collapse, "raise the weight of stft, and listen whether the teacher's own samples have it"),
     "hiss": (_hiss, "raise the weight of stft, which hears pauses frame by frame, or that of kl"),
     "teacher noise off": (

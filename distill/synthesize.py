@@ -276,7 +276,11 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or auto")
     parser.add_argument("--method", type=str, choices=tuple(SAMPLERS), help="how a teacher samples (default: cached)")
     parser.add_argument("--speaker", type=str, help="name or index of the voice, for a model with several")
-    parser.add_argument("--f0", type=str, help="F0 to use: a file, or a folder with <stem>.txt or .npy")
+    parser.add_argument(
+        "--f0",
+        type=str,
+        help="F0 and voicing to use: Hz a frame, 0 unvoiced, or lines of time and Hz; a file, or a folder with <stem>.txt",
+    )
     parser.add_argument("--transpose", type=float, default=0.0, help="move F0 by so many semitones")
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     return parser

@@ -73,10 +73,12 @@ def test_after_an_interruption_what_runs_ends_and_nothing_starts(tmp_path):
 def test_ctrl_c_of_the_terminal_reaches_the_children_and_ends_with_130(tmp_path):
     """A signal to the whole group, as a terminal sends it; children that do not catch it die of it."""
     code = f"""
+import signal
 import sys
 from pathlib import Path
 from distill import jobs
 from wavenet.errors import command
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it from the start
 jobs._CODE = {CODE!r}
 out = Path({str(tmp_path)!r})
 every = {{name: jobs.Job(["0", "60"], out / name) for name in ("a", "b")}}
