@@ -279,7 +279,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument(
         "--f0",
         type=str,
-        help="F0 and voicing to use: Hz a frame, 0 unvoiced, or lines of time and Hz; a file, or a folder with <stem>.txt",
+        help="F0 and voicing: Hz a frame, 0 unvoiced, or lines of time and Hz; a file, or a folder",
     )
     parser.add_argument("--transpose", type=float, default=0.0, help="move F0 by so many semitones")
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
