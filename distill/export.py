@@ -16,7 +16,7 @@ from typing import Any
 
 import jsonargparse
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim
 
 from distill import models
@@ -94,19 +94,35 @@ def export(student: Student, opset: int | None = None) -> bytes:
 
     opset: version of the ONNX operators, None for the exporter's own choice. Metadata say the rest: `metadata`.
     """
-    import onnx
-
-    vocoder = Vocoder(student).float().eval()
+    vocoder = Vocoder(student).float()
     batch, frames = _TRACED
     example = dict(zip(vocoder.inputs, _example(student, batch, torch.zeros(1, _bands(student), frames)), strict=True))
-    with _quiet():
+    free = _free(vocoder.inputs, student.config.audio.hop_length)
+    return onnx_file(vocoder, example, free, "wav", opset, metadata(student))
+
+
+def onnx_file(
+    module: nn.Module,
+    example: dict[str, Tensor],
+    free: dict[str, dict[int, Any]],
+    output: str,
+    opset: int | None = None,
+    properties: dict[str, str] | None = None,
+) -> bytes:
+    """The ONNX file of a module with one output, traced on an example of its arguments by name.
+
+    free: the dimensions of each argument that may vary, as torch.export.Dim.
+    """
+    import onnx
+
+    with _quiet(), torch.no_grad():
         program = torch.onnx.export(
-            vocoder,
+            module.eval(),
             kwargs=example,
-            input_names=vocoder.inputs,
-            output_names=["wav"],
+            input_names=list(example),
+            output_names=[output],
             opset_version=opset,
-            dynamic_shapes=_free(vocoder.inputs, student.config.audio.hop_length),
+            dynamic_shapes=free,
             dynamo=True,
             verbose=False,
         )
@@ -116,7 +132,7 @@ def export(student: Student, opset: int | None = None) -> bytes:
         del node.metadata_props[:]  # where in whose sources the operation stood
         node.doc_string = ""
     model.producer_name, model.producer_version = FORMAT, __version__
-    onnx.helper.set_model_props(model, metadata(student))
+    onnx.helper.set_model_props(model, properties or {})
     content = io.BytesIO()
     onnx.save_model(model, content)
     return content.getvalue()
