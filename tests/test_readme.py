@@ -29,6 +29,7 @@ ENTRY_POINTS = {
     "distill-synthesize": "distill.synthesize",
     "distill-evaluate": "distill.evaluate",
     "distill-benchmark": "distill.benchmark",
+    "distill-export": "distill.export",
 }
 
 
