@@ -39,7 +39,8 @@ def likelihood_loss(model: nn.Module, batch: Batch, generator: torch.Generator |
     assert isinstance(model, Teacher)
     start = first_scored(model.receptive_field, batch.wav.shape[1])
     offset = random_offset(batch, generator)
-    nll = -model(batch.wav, batch.mel, batch.speaker, batch.pitch, offset).log_prob(batch.wav)[:, start:].mean()
+    scored = model(batch.wav, batch.mel, batch.speaker, batch.pitch, offset, start)
+    nll = -scored.log_prob(batch.wav[:, start:]).mean()
     return {"loss": nll, "nll": nll.detach(), "bits": nll.detach() / math.log(2)}
 
 

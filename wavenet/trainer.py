@@ -24,6 +24,7 @@ from wavenet import checkpoint
 from wavenet.config import TrainConfig
 from wavenet.device import resolve_device
 from wavenet.errors import DONE, INTERRUPTED, UserError
+from wavenet.heap import kept_heap
 from wavenet.interrupt import Interruption, leave_signals_to_the_loop
 from wavenet.monitor import Monitor, Verdict, gradient_norms
 from wavenet.run import Run
@@ -76,7 +77,8 @@ def train(task: Task, config: TrainConfig, batches: Batches, workers: int, run: 
     if config.threads:
         torch.set_num_threads(config.threads)
     try:
-        return _Loop(task, config, device, Run(run, task.kind, task.record)).run(batches, workers)
+        with kept_heap():
+            return _Loop(task, config, device, Run(run, task.kind, task.record)).run(batches, workers)
     finally:
         torch.set_num_threads(threads)
 
@@ -86,7 +88,9 @@ class _Loop:
         self.task, self.config, self.device, self.run_folder = task, config, device, run
         self.model = task.model.to(self.device).train()
         optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-        self.optimizer = optimizer(self.model.parameters(), config.lr, config.betas, weight_decay=config.weight_decay)
+        self.optimizer = optimizer(
+            self.model.parameters(), config.lr, config.betas, weight_decay=config.weight_decay, fused=True
+        )
         self.average = self._averaged() if config.ema_decay else None
         self.step, self.bad_in_a_row, self.skipped = 0, 0, 0
         self.interruption = Interruption()
