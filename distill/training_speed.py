@@ -153,8 +153,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=str, required=True)
     found = parse_arguments(parser, argv)
     require(found.out.endswith(".json"), "--out", found.out, "a file name that ends in .json")
-    device = resolve_device(found.device)
-    tasks = {}
+    if found.before is not None:
+        require((Path(found.before) / "wavenet").is_dir(), "--before", found.before, "a checkout of this project")
+    device, tasks = resolve_device(found.device), {}
     for pair in found.recipes:
         recipe, _, teacher = pair.partition(":")
         tasks[Path(recipe).stem] = RecipeTask(recipe, teacher or None, found.threads, device)
@@ -244,7 +245,6 @@ def _turns(task: RecipeTask, checkouts: Sequence[str], steps: int, rounds: int) 
 
 
 def _child(checkout: str, settings: str, errors: Any) -> subprocess.Popen[str]:
-    require((Path(checkout) / "wavenet").is_dir(), "--before", checkout, "a checkout of this project")
     source = _RUN.format(path=str(Path(recipe_task.__file__).resolve()))
     return subprocess.Popen(
         [sys.executable, "-c", source, settings],

@@ -92,7 +92,7 @@ class _GatedLayers(torch.autograd.Function):
         half, hop = gate // 2, kernel.shape[1]
         spans = _spans(dilations, count, hop, first)
         hidden = hidden[:, :, spans[0].source :]
-        total = hidden.new_zeros(batch, mix.shape[1] - residual, length - first)
+        total = bias[:, residual:].sum(0)[:, None].expand(batch, -1, length - first).contiguous()
         kept = []
         for layer, span in enumerate(spans):
             frames = rows[layer, :, :, span.first // hop :]
@@ -102,13 +102,11 @@ class _GatedLayers(torch.autograd.Function):
             gates.sigmoid_()
             content = torch.sub(gates[:, :half], 0.5).mul_(gates[:, half:])
             kept += [hidden, gates, content]
-            if layer + 1 < len(spans):
-                mixed = torch.baddbmm(bias[layer, :, None], _each(mix[layer], batch), content)
-                total += mixed[:, residual:, first - span.first :]
-                hidden = torch.add(mixed[:, :residual], hidden[:, :, span.first - span.source :], alpha=_ROOT_HALF)
-            else:  # the last layer's residual goes nowhere
-                total += bias[layer, residual:, None]
-                total.baddbmm_(_each(mix[layer, residual:], batch), content[:, :, first - span.first :])
+            total.baddbmm_(_each(mix[layer, residual:], batch), content[:, :, first - span.first :])
+            if layer + 1 < len(spans):  # the last layer's residual goes nowhere
+                passed = hidden[:, :, span.first - span.source :]
+                hidden = torch.add(bias[layer, :residual, None], passed, alpha=_ROOT_HALF)
+                hidden.baddbmm_(_each(mix[layer, :residual], batch), content)
         ctx.save_for_backward(rows, kernel, taps, mix, *kept)
         ctx.dilations, ctx.first, ctx.length = dilations, first, length
         return total
@@ -149,14 +147,16 @@ class _GatedLayers(torch.autograd.Function):
                 frames = rows[layer, :, :, span.first // hop :]
                 d_kernel.addmm_(frames.reshape(-1, frames.shape[-1]).mT, flat)
             d_hidden = both[:, :residual]
-            d_hidden[:, :, span.first :].mul_(_ROOT_HALF)
-            for tap, to, source, size in span.taps(count, length):
+            for tap, to, source, size in reversed(span.taps(count, length)):
                 part = d_gates[:, :, to:]
                 if d_taps is not None:
                     d_taps[layer, tap] = torch.bmm(part, hidden[:, :, source : source + size].mT).sum(0)
                 if layer or need_hidden:
                     place = span.source + source
-                    d_hidden[:, :, place : place + size].baddbmm_(_each(taps[layer, tap].mT, batch), part)
+                    # The newest tap comes first and covers the span: it scales what the residual hands down.
+                    beta = _ROOT_HALF if tap == count - 1 else 1.0
+                    into = d_hidden[:, :, place : place + size]
+                    into.baddbmm_(_each(taps[layer, tap].mT, batch), part, beta=beta)
         return (both[:, :residual] if need_hidden else None), d_rows, d_kernel, d_taps, d_mix, d_bias, None, None
 
 
