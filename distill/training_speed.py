@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,35 +78,33 @@ def profile_distillation(
 
 
 def compare(
-    tasks: dict[str, RecipeTask], checkouts: dict[str, str], steps: int = 4, rounds: int = 5
+    recipe: str, contestants: Mapping[str, tuple[str, RecipeTask]], steps: int = 4, rounds: int = 5
 ) -> list[dict[str, Any]]:
-    """Train each recipe with the code of each checkout (name -> folder), in turns: a list of rows.
+    """Train one recipe in several ways, in turns: name -> (checkout of the code, task); a row for each.
 
-    Of each recipe, every checkout has a process of its own; a round gives each a turn of `steps` steps, one after the
-    other, so that a machine that slows down slows all. The first round counts for nothing. A row: "recipe", "checkout",
+    Every contestant has a process of its own; a round gives each a turn of `steps` steps, one after the other, so that
+    a machine that slows down slows all. The first round counts for nothing. A row: "recipe", "name",
     samples_per_cpu_second and samples_per_second (medians of the rounds), min and max (of samples_per_cpu_second),
-    "rounds", "steps", and ratio, the median over rounds of its samples_per_cpu_second over the first checkout's.
+    "rounds", "steps", and ratio, the median over rounds of its samples_per_cpu_second over the first contestant's.
     """
+    found = _turns(list(contestants.values()), steps, rounds)
     rows = []
-    for name, task in tasks.items():
+    for (name, (_, task)), turns in zip(contestants.items(), found, strict=True):
         samples = steps * _samples(task)
-        found = _turns(task, list(checkouts.values()), steps, rounds)
-        base = found[0]
-        for checkout, turns in zip(checkouts, found, strict=True):
-            speeds = [samples / turn["cpu"] for turn in turns]
-            rows.append(
-                {
-                    "recipe": name,
-                    "checkout": checkout,
-                    "samples_per_cpu_second": statistics.median(speeds),
-                    "samples_per_second": statistics.median(samples / turn["wall"] for turn in turns),
-                    "min": min(speeds),
-                    "max": max(speeds),
-                    "rounds": rounds,
-                    "steps": steps,
-                    "ratio": statistics.median(b["cpu"] / t["cpu"] for b, t in zip(base, turns, strict=True)),
-                }
-            )
+        speeds = [samples / turn["cpu"] for turn in turns]
+        rows.append(
+            {
+                "recipe": recipe,
+                "name": name,
+                "samples_per_cpu_second": statistics.median(speeds),
+                "samples_per_second": statistics.median(samples / turn["wall"] for turn in turns),
+                "min": min(speeds),
+                "max": max(speeds),
+                "rounds": rounds,
+                "steps": steps,
+                "ratio": statistics.median(one["cpu"] / turn["cpu"] for one, turn in zip(found[0], turns, strict=True)),
+            }
+        )
     return rows
 
 
@@ -132,7 +130,7 @@ def comparison_table(rows: Sequence[dict[str, Any]]) -> str:
         "|---|---|---:|---:|---:|---:|",
     ]
     for row in rows:
-        cells = [row["recipe"], row["checkout"], f"{row['samples_per_cpu_second']:,.0f}"]
+        cells = [row["recipe"], row["name"], f"{row['samples_per_cpu_second']:,.0f}"]
         cells += [f"{row['min']:,.0f} to {row['max']:,.0f}", f"{row['samples_per_second']:,.0f}", f"{row['ratio']:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -146,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--before", type=str, help="the folder of another checkout, which trains in turns with this one"
     )
+    parser.add_argument("--bf16", action="store_true", help="with --before: this code under autocast too")
     parser.add_argument("--steps", type=int, default=4, help="steps a turn; profiles take rounds x steps")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
@@ -164,7 +163,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(shares_table(result["profiles"]))
     if found.before is not None:
         ours = str(Path(__file__).resolve().parent.parent)
-        result["rows"] = compare(tasks, {"before": found.before, "after": ours}, found.steps, found.rounds)
+        result["rows"] = []
+        for name, task in tasks.items():
+            field = {"before": (found.before, task), "after": (ours, task)}
+            if found.bf16:
+                field["after, bf16"] = (ours, dataclasses.replace(task, autocast="bf16"))
+            result["rows"] += compare(name, field, found.steps, found.rounds)
         print("\n" + comparison_table(result["rows"]))
     write_json(Path(found.out), result)
     print(json.dumps(result, allow_nan=False), flush=True)
@@ -223,28 +227,28 @@ def _samples(task: RecipeTask) -> int:
     return int(settings["batch_size"]) * int(settings["crop_length"])
 
 
-def _turns(task: RecipeTask, checkouts: Sequence[str], steps: int, rounds: int) -> list[list[dict[str, float]]]:
-    """What each checkout's turns took, [checkout][round]."""
-    absolute = {"recipe": str(Path(task.recipe).resolve())}
-    if task.teacher is not None:
-        absolute["teacher"] = str(Path(task.teacher).resolve())
-    settings = json.dumps(dataclasses.asdict(task) | absolute | {"steps": steps})
+def _turns(contestants: Sequence[tuple[str, RecipeTask]], steps: int, rounds: int) -> list[list[dict[str, float]]]:
+    """What each contestant's turns took, [contestant][round]."""
     with tempfile.TemporaryFile("w+") as errors:
-        children = [_child(checkout, settings, errors) for checkout in checkouts]
+        children = [_child(checkout, task, steps, errors) for checkout, task in contestants]
         try:
             found = [[_turn(child) for child in children] for _ in range(rounds + 1)]
         except (OSError, ValueError):
             errors.seek(0)
             last = errors.read().strip().splitlines()[-1:]
-            raise UserError(f"{task.recipe}: found no measurement of {' and '.join(checkouts)}: {last}") from None
+            names = " and ".join(checkout for checkout, _ in contestants)
+            raise UserError(f"{contestants[0][1].recipe}: found no measurement of {names}: {last}") from None
         finally:
             for child in children:
                 child.kill()
                 child.wait()
-    return [[one[place] for one in found[1:]] for place in range(len(checkouts))]
+    return [[one[place] for one in found[1:]] for place in range(len(contestants))]
 
 
-def _child(checkout: str, settings: str, errors: Any) -> subprocess.Popen[str]:
+def _child(checkout: str, task: RecipeTask, steps: int, errors: Any) -> subprocess.Popen[str]:
+    recipes = {"recipe": task.recipe} | ({} if task.teacher is None else {"teacher": task.teacher})
+    absolute = {name: str(Path(path).resolve()) for name, path in recipes.items()}
+    settings = json.dumps(dataclasses.asdict(task) | absolute | {"steps": steps})
     source = _RUN.format(path=str(Path(recipe_task.__file__).resolve()))
     return subprocess.Popen(
         [sys.executable, "-c", source, settings],

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.conftest import randomise, small_stack
+from tests.conftest import random_mel, random_wav, randomise, small_stack, small_teacher
 from wavenet.config import StackConfig
 from wavenet.gates import gated_layers
 from wavenet.stack import Stack
@@ -87,3 +87,15 @@ def test_samples_before_the_first_are_not_computed():
     torch.testing.assert_close(
         gated_layers(spoilt, layers, dilations, 48), gated_layers(hidden, layers, dilations, 48), rtol=0, atol=0
     )
+
+
+@pytest.mark.parametrize("kind", ["mol", "gaussian", "mulaw"])
+@pytest.mark.parametrize("source", [False, True])
+def test_teacher_of_the_later_samples_is_the_teacher(kind, source):
+    teacher, wav, mel = small_teacher(kind, source=source and kind != "mulaw"), random_wav(2, 5), random_mel(2, 5)
+    for first in (0, 1, 33):
+        part, whole = teacher(wav, mel, first=first), teacher(wav, mel)
+        assert part.batch_shape == (2, wav.shape[1] - first)
+        for score in ("log_prob", "log_density"):
+            expected = getattr(whole, score)(wav)[:, first:]
+            torch.testing.assert_close(getattr(part, score)(wav[:, first:]), expected, rtol=1e-10, atol=1e-10)

@@ -58,10 +58,11 @@ def test_profiling_does_not_change_what_is_trained(tmp_path):
 def test_two_checkouts_in_turns(tmp_path, capfd):
     out = tmp_path / "speed.json"
     ours = str(SMOKE.parent.parent)
-    assert main([TEACHER, "--before", ours, "--steps", "1", "--rounds", "2", "--out", str(out)]) == 0
+    assert main([TEACHER, "--before", ours, "--bf16", "--steps", "1", "--rounds", "2", "--out", str(out)]) == 0
     result = json.loads(out.read_text())
-    before, after = result["rows"]
-    assert (before["checkout"], after["checkout"]) == ("before", "after")
+    before, after, cast = result["rows"]
+    assert [row["name"] for row in result["rows"]] == ["before", "after", "after, bf16"]
+    assert cast["samples_per_second"] > 0
     assert before["ratio"] == 1.0
     assert 0.1 < after["ratio"] < 10
     assert before["min"] <= before["samples_per_cpu_second"] <= before["max"]
