@@ -126,7 +126,7 @@ def shares_table(profiles: Sequence[dict[str, Any]]) -> str:
 def comparison_table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows of `compare` as a Markdown table."""
     lines = [
-        "| recipe | checkout | samples/CPU-s | slowest to fastest | samples/s | ratio |",
+        "| recipe | code | samples/CPU-s | slowest to fastest | samples/s | ratio |",
         "|---|---|---:|---:|---:|---:|",
     ]
     for row in rows:
