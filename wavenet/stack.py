@@ -59,7 +59,7 @@ class Stack(nn.Module):
         Where a gradient will be asked for, the blocks run as one function that has its own (wavenet/gates.py).
         """
         hidden = self.input(signal)
-        if torch.is_grad_enabled():
+        if self._wants_gradient(hidden, cond):
             return self._read(self._differentiable(hidden, cond, first), self.hidden, self.output)
         # One tensor a layer, made when it is needed: slicing one big tensor costs more than the arithmetic.
         parts = (None for _ in self.blocks) if cond is None else (part.at_samples() for part in self.conditions(cond))
@@ -102,6 +102,10 @@ class Stack(nn.Module):
     def _read(self, total: Tensor, head: Callable[[Tensor], Tensor], output: Callable[[Tensor], Tensor]) -> Tensor:
         # Leaky where the paper has ReLU: the few skip channels of a small network die otherwise.
         return output(F.leaky_relu(head(F.leaky_relu(total, 0.2)), 0.2))
+
+    def _wants_gradient(self, hidden: Tensor, cond: Conditioning | None) -> bool:
+        asked = [hidden] if cond is None else [hidden, cond.frames, cond.kernel]
+        return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*asked, *self.parameters()))
 
     def _differentiable(self, hidden: Tensor, cond: Conditioning | None, first: int) -> Tensor:
         """The scaled sum of the skips, (B, S, T - first), of the blocks' input (B, R, T)."""
