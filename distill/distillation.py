@@ -22,6 +22,7 @@ from wavenet.data import Batch, Clip, Corpus, clip_length, load_clip
 from wavenet.errors import UserError
 from wavenet.likelihood import clip_speaker, first_scored, random_offset
 from wavenet.pitch.tracker import F0Track, track
+from wavenet.stopwatch import part
 from wavenet.teacher import Teacher
 from wavenet.trainer import Validation
 
@@ -74,18 +75,22 @@ class Distillation:
     def _pass(
         self, student: Student, batch: Batch, generator: torch.Generator | None, start: int
     ) -> tuple[dict[str, Tensor], Sample, Distribution | None]:
-        """The terms, the student's sample, and the teacher's law on it where a term needs one."""
+        """The terms, the student's sample, and the teacher's law on it, from `start` on, where a term needs one."""
         noise = student.noise(batch.mel, generator=generator)
         # One voice for both: the teacher's source, where it has one, is in step with the student's.
         pitch, offset = batch.pitch, random_offset(batch, generator) if student.training else None
-        sample = student(noise, batch.mel, batch.speaker, pitch, offset)
+        with part("student"):
+            sample = student(noise, batch.mel, batch.speaker, pitch, offset)
         objective = self.objective(student, start)
-        judged = self.teacher(sample.wav, batch.mel, batch.speaker, pitch, offset) if objective.needs_teacher else None
-        other = None
+        judged = other = None
+        if objective.needs_teacher:
+            with part("teacher"):
+                judged = self.teacher(sample.wav, batch.mel, batch.speaker, pitch, offset, start)
         if objective.needs_other:
             # Held-out clips come one by one.
             c2 = another_clip(batch) if student.training or len(batch.mel) > 1 else half_a_clip_later(batch)
-            other = self.teacher(sample.wav, c2.mel, c2.speaker, c2.pitch, offset)
+            with part("contrastive"):
+                other = self.teacher(sample.wav, c2.mel, c2.speaker, c2.pitch, offset, start)
         return objective(sample, judged, batch.wav, generator, other), sample, judged
 
     def _check_phones(self) -> None:
@@ -136,7 +141,7 @@ class Distillation:
                 sums[name] = sums.get(name, 0.0) + float(value) / len(chosen)
             signs.append(vital_signs(made.wav[0], wav[0], self._f0(clip, wav[0], audio), audio))
             if judged is not None:
-                signs[-1] |= noise_signs(judged, made.wav, start)
+                signs[-1] |= noise_signs(judged, made.wav[:, start:])
             if not sounds:
                 sample = student.sample(batch.mel, generator=torch.Generator().manual_seed(0), speaker=speaker)
                 sounds = {"recording": wav[0], "sample": sample[0]}

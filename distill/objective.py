@@ -19,8 +19,10 @@ from distill.spectral import mel_distance, power_loss, stft_terms
 from distill.student import Sample
 from wavenet.config import AudioConfig, require
 from wavenet.distributions.gaussian import Gaussian
+from wavenet.distributions.logistic import Logistic
 from wavenet.emphasis import pre_emphasis
 from wavenet.features import LogMel
+from wavenet.stopwatch import part
 
 TERMS = ("kl", "contrastive", "regulariser", "stft", "mel", "power", "perceptual")
 # What is missing where a pair of models lacks a term.
@@ -119,12 +121,14 @@ class Objective:
     ) -> dict[str, Tensor]:
         """{"loss": ..., "loss/<term>": each weighted term, "kl/...", "stft/...": parts}, all scalars.
 
-        teacher, other: the teacher's law at the student's sample under its own and under another clip's conditioning.
+        teacher, other: the teacher's law of the scored samples, batch shape (B, T - start), at the student's sample
+        under its own and under another clip's conditioning.
         """
         terms: dict[str, Tensor] = {}
         parts: dict[str, Tensor] = {}
         if teacher is not None:
-            self._divergences(sample, teacher, other, generator, terms, parts)
+            with part("kl"):
+                self._divergences(sample, teacher, other, generator, terms, parts)
         self._signal_terms(sample.wav, recording, terms, parts)
         weighted = self._weigh(terms)
         return {"loss": torch.stack(list(weighted.values())).sum()} | weighted | parts
@@ -138,7 +142,7 @@ class Objective:
         terms: dict[str, Tensor],
         parts: dict[str, Tensor],
     ) -> None:
-        student, start = sample.distribution, self.start
+        student = self._scored(sample.distribution)
         teachers = [teacher] if other is None else [teacher, other]
         entropy, crossed = self._estimate(sample, teachers, generator)
         terms["kl"] = parts["kl/kl"] = (crossed[0] - entropy).mean()
@@ -148,53 +152,61 @@ class Objective:
             terms["contrastive"] = -self.config.contrastive_gamma * bounded(apart, self.config.contrastive_cap).mean()
             parts["contrastive/kl"] = apart.mean()
         if isinstance(student, Gaussian) and isinstance(teacher, Gaussian):
-            regulariser = kl.scale_regulariser(student, teacher)[:, start:].mean()
-            terms["regulariser"] = parts["kl/regulariser"] = regulariser
-        at_floor = (student.log_scale[:, start:] < self.scale_floor + 0.1).to(entropy.dtype).mean()
+            terms["regulariser"] = parts["kl/regulariser"] = kl.scale_regulariser(student, teacher).mean()
+        at_floor = (student.log_scale < self.scale_floor + 0.1).to(entropy.dtype).mean()
         parts["student/scales_at_floor"] = at_floor
 
     def _estimate(
         self, sample: Sample, teachers: Sequence[Distribution], generator: torch.Generator | None
     ) -> tuple[Tensor, list[Tensor]]:
         """H(p_s) (B,) and H(p_s, p) (B,) for each of the teachers, at the same draws [nats/sample]."""
-        student, start = sample.distribution, self.start
+        student, start = self._scored(sample.distribution), self.start
         if self.config.kl_estimator == "log_ratio":
             zero = sample.noise.new_zeros(())
             noise = sample.noise[:, start:]
             # log |det| of the scored part: the Jacobian is triangular.
-            log_det = student.log_scale[:, start:].sum(1)
+            log_det = student.log_scale.sum(1)
             entropy = -kl.flow_log_density(type(student)(zero, zero), noise, log_det) / noise.shape[1]
-            crossed = [kl.cross_entropy_at(sample.wav[None], law) for law in teachers]
-            return entropy, [one[:, start:].mean(1) for one in crossed]
+            return entropy, [kl.cross_entropy_at(sample.wav[None, :, start:], law).mean(1) for law in teachers]
         if isinstance(student, Gaussian) and all(isinstance(law, Gaussian) for law in teachers):
             crossed = [kl.cross_entropy_gaussian(student, law) for law in teachers if isinstance(law, Gaussian)]
         else:
-            draws = kl.stratified_draws(student, self.config.draws, generator)
+            # Uniforms of the whole crop: a draw of a sample does not hang on where the scored part begins.
+            uniforms = kl.stratified_uniforms(sample.distribution.loc, self.config.draws, generator)
+            draws = student.transform(uniforms[:, :, start:, None])
             crossed = [kl.cross_entropy_at(draws, law) for law in teachers]
-        return kl.entropy(student)[:, start:].mean(1), [one[:, start:].mean(1) for one in crossed]
+        return kl.entropy(student).mean(1), [one.mean(1) for one in crossed]
+
+    def _scored(self, law: Logistic | Gaussian) -> Logistic | Gaussian:
+        return type(law)(law.loc[:, self.start :], law.log_scale[:, self.start :])
 
     def _signal_terms(self, wav: Tensor, recording: Tensor, terms: dict[str, Tensor], parts: dict[str, Tensor]) -> None:
         """What compares the sample with the recording."""
         weights, config = self.config.weights, self.config
-        if not {"stft", "power"}.isdisjoint(weights):
-            ours, theirs = (
-                pre_emphasis(signal, self.coefficient, self.gain)[:, self.start :] for signal in (wav, recording)
-            )
-            if "stft" in weights:
-                stft = stft_terms(ours, theirs, config.stft_sizes)
+        if "stft" in weights:
+            with part("stft"):
+                stft = stft_terms(*self._emphasised(wav, recording), config.stft_sizes)
                 terms["stft"] = torch.stack(list(stft.values())).mean()
                 parts |= stft
-            if "power" in weights:
-                terms["power"] = parts[f"power/{config.power_size}"] = power_loss(ours, theirs, config.power_size)
+        if "power" in weights:
+            with part("power"):
+                power = power_loss(*self._emphasised(wav, recording), config.power_size)
+                terms["power"] = parts[f"power/{config.power_size}"] = power
         if "mel" in weights:
             assert self.log_mel is not None
-            ours, theirs = wav[:, self.start :], recording[:, self.start :]
-            terms["mel"] = parts["mel/nats"] = mel_distance(ours, theirs, self.log_mel)
+            with part("mel"):
+                ours, theirs = wav[:, self.start :], recording[:, self.start :]
+                terms["mel"] = parts["mel/nats"] = mel_distance(ours, theirs, self.log_mel)
         if "perceptual" in weights:
             assert self.phones is not None
-            seen = perceptual_terms(self.phones, wav[:, self.start :], recording[:, self.start :])
+            with part("perceptual"):
+                seen = perceptual_terms(self.phones, wav[:, self.start :], recording[:, self.start :])
             terms["perceptual"] = seen["perceptual/feature"] + config.style_weight * seen["perceptual/style"]
             parts |= seen
+
+    def _emphasised(self, wav: Tensor, recording: Tensor) -> tuple[Tensor, Tensor]:
+        ours, theirs = (pre_emphasis(signal, self.coefficient, self.gain) for signal in (wav, recording))
+        return ours[:, self.start :], theirs[:, self.start :]
 
     def _weigh(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         missing = sorted(set(self.config.weights) - set(terms))

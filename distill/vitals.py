@@ -65,9 +65,9 @@ def teacher_noise(teacher: Distribution, wav: Tensor) -> Tensor:
     return noise.clamp(-_EXTREME, _EXTREME)
 
 
-def noise_signs(teacher: Distribution, wav: Tensor, start: int) -> dict[str, float]:
-    """health/teacher_noise_mean and _variance of `teacher_noise` from sample `start` on: 0 and 1 where both agree."""
-    noise = teacher_noise(teacher, wav)[:, start:]
+def noise_signs(teacher: Distribution, wav: Tensor) -> dict[str, float]:
+    """health/teacher_noise_mean and _variance of `teacher_noise`: 0 and 1 where both agree."""
+    noise = teacher_noise(teacher, wav)
     return {
         "health/teacher_noise_mean": float(noise.mean()),
         "health/teacher_noise_variance": float(noise.var(correction=0)),

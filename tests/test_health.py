@@ -131,7 +131,7 @@ def test_a_teacher_recognises_its_own_sample_and_not_one_of_another_scale(kind):
     teacher, mel = small_teacher(kind), random_mel(16, 6)
     teacher.gain = 30.0  # far from the ends of the grid, where draws are clipped
     wav = teacher.sample(mel, generator=torch.Generator().manual_seed(0))
-    signs = noise_signs(teacher(wav, mel), wav, 0)
+    signs = noise_signs(teacher(wav, mel), wav)
     assert signs["health/teacher_noise_mean"] == pytest.approx(0, abs=0.08)
     assert signs["health/teacher_noise_variance"] == pytest.approx(1, abs=0.12)
     assert examine(HealthConfig(), Case(signs, FLOOR)) == []
@@ -140,7 +140,7 @@ def test_a_teacher_recognises_its_own_sample_and_not_one_of_another_scale(kind):
         with torch.no_grad():
             law.log_scale = law.log_scale - math.log(factor)
             law.loc = law.loc if kind == "gaussian" else law.loc + (1 - 1 / factor) * (law.mean[..., None] - law.loc)
-        found = examine(HealthConfig(), Case(noise_signs(law, wav, 0), FLOOR))
+        found = examine(HealthConfig(), Case(noise_signs(law, wav), FLOOR))
         assert [diagnosis.name for diagnosis in found] == ["teacher noise off"]
 
 
@@ -156,7 +156,7 @@ def judged_terms(log_scale: float, teacher_log_scale: float | None = None) -> di
     sample, law, wav = law_of(log_scale)
     teacher = law if teacher_log_scale is None else law_of(teacher_log_scale)[1]
     terms = Objective(ObjectiveConfig({"kl": 1.0}), 0.9, 1.0, FLOOR, 0)(sample, teacher, wav, None)
-    return {name: float(value) for name, value in terms.items()} | noise_signs(teacher, wav, 0)
+    return {name: float(value) for name, value in terms.items()} | noise_signs(teacher, wav)
 
 
 def names_of(scalars: dict[str, float], best: float = math.inf) -> list[str]:

@@ -24,8 +24,8 @@ def evaluate(weights: dict[str, float], kind: str = "mol", noise: str = "logisti
     config = ObjectiveConfig(weights=weights, draws=4, stft_sizes=[32, 16], **settings)
     objective = Objective(config, 0.9, 2.0, -9.0, start, log_mel=student.log_mel)
     sample = student(student.noise(mel, generator=torch.Generator().manual_seed(0)), mel)
-    judged = teacher(sample.wav, mel) if objective.needs_teacher else None
-    terms = objective(sample, judged, random_wav(2, 6), torch.Generator().manual_seed(1))
+    scored, judged = (teacher(sample.wav, mel, first=t) if objective.needs_teacher else None for t in (start, 0))
+    terms = objective(sample, scored, random_wav(2, 6), torch.Generator().manual_seed(1))
     return terms, sample, judged
 
 

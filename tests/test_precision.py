@@ -25,6 +25,22 @@ def test_teacher_likelihood(kind):
     assert float(cast.detach()) == pytest.approx(float(plain.detach()), rel=0.02)
 
 
+def test_gradient_of_the_teacher_keeps_its_direction():
+    teacher = small_teacher().float()
+    weights = [weight for weight in teacher.stack.parameters() if weight.requires_grad]
+
+    def gradient():
+        return torch.cat(
+            [part.flatten() for part in torch.autograd.grad(likelihood_loss(teacher, batch())["loss"], weights)]
+        )
+
+    plain = gradient()
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = gradient()
+    assert cast.dtype == torch.float32
+    assert 0 < float((cast - plain).norm()) < 0.05 * float(plain.norm())
+
+
 @pytest.mark.parametrize(("kind", "noise"), [("mol", "logistic"), ("gaussian", "normal")])
 def test_distillation(kind, noise):
     step = Distillation(small_teacher(kind).float(), ObjectiveConfig({"kl": 1.0, "stft": 1.0}, 4, [32, 16]), 128)

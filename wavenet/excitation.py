@@ -50,15 +50,18 @@ def fade(frequency: Tensor, audio: AudioConfig) -> Tensor:
 
 
 def harmonics(cycles: Tensor, amplitude: Tensor, audio: AudioConfig) -> Tensor:
-    """sum_k Re(a_k e^{2 pi i k phi}): cycles (B, T), complex amplitude (B, H, F) of harmonics 1..H -> (B, T)."""
+    """sum_k Re(a_k e^{2 pi i k phi}): cycles phi (B, T), complex a (B, H, F) of harmonics 1..H -> (B, T).
+
+    phi is 0 or more, as `phase` gives it.
+    """
     hop, count = audio.hop_length, amplitude.shape[1]
     kernel = linear_kernel(hop).to(cycles)
     padded = torch.cat([amplitude[..., :1], amplitude, amplitude[..., -1:]], -1)
-    around = padded.unfold(2, 3, 1).permute(0, 2, 1, 3)  # (B, F, H, 3)
+    around = padded.unfold(2, 3, 1).permute(0, 2, 3, 1)  # (B, F, 3, H): as rows, products with them are fast
     order = torch.arange(1, count + 1, dtype=cycles.dtype, device=cycles.device)
     blocks = zip(cycles.unflatten(1, (-1, hop, 1)).split(_FRAMES, 1), around.split(_FRAMES, 1), strict=True)
     parts = []
     for turns, shape in blocks:
-        angle = 2 * torch.pi * (turns * order).remainder(1.0)  # (B, frames, hop, H)
-        parts.append(torch.cos(angle) @ shape.real - torch.sin(angle) @ shape.imag)
-    return (torch.cat(parts, 1) * kernel.T).sum(-1).flatten(1)
+        angle = (turns * order).frac_().mul_(2 * torch.pi)  # (B, frames, hop, H)
+        parts.append(shape.real @ torch.cos(angle).mT - shape.imag @ torch.sin(angle).mT)
+    return (torch.cat(parts, 1) * kernel).sum(2).flatten(1)

@@ -34,6 +34,9 @@ class CausalConv1d(nn.Conv1d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, T) -> (B, O, T)."""
+        if self.kernel_size == (1,):  # a matrix product, on a CPU much faster as such than as a convolution
+            weight = self.weight[:, :, 0].expand(len(input), -1, -1)
+            return torch.bmm(weight, input) if self.bias is None else torch.baddbmm(self.bias[:, None], weight, input)
         return super().forward(F.pad(input, (self.reach, 0)))
 
     def stepper(self, batch: int) -> Callable[[Tensor], Tensor]:

@@ -13,6 +13,7 @@ from wavenet.config import StudentConfig, TeacherConfig
 from wavenet.data import Batch, Clip, load_clip
 from wavenet.device import full_precision
 from wavenet.errors import UserError
+from wavenet.stopwatch import part
 from wavenet.teacher import Teacher
 
 
@@ -39,7 +40,10 @@ def likelihood_loss(model: nn.Module, batch: Batch, generator: torch.Generator |
     assert isinstance(model, Teacher)
     start = first_scored(model.receptive_field, batch.wav.shape[1])
     offset = random_offset(batch, generator)
-    nll = -model(batch.wav, batch.mel, batch.speaker, batch.pitch, offset).log_prob(batch.wav)[:, start:].mean()
+    with part("network"):
+        scored = model(batch.wav, batch.mel, batch.speaker, batch.pitch, offset, start)
+    with part("likelihood"):
+        nll = -scored.log_prob(batch.wav[:, start:]).mean()
     return {"loss": nll, "nll": nll.detach(), "bits": nll.detach() / math.log(2)}
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavenet.config import StackConfig
+from wavenet.gates import Layers, gated_layers
 from wavenet.layers import CausalConv1d, GatedBlock
 from wavenet.upsample import Conditioning
 
@@ -51,11 +53,17 @@ class Stack(nn.Module):
         interpolation = 3 * self.config.gate_channels * len(self.blocks) if self.condition is not None else 0
         return sum(module.weight.numel() for module in convolutions) + interpolation
 
-    def forward(self, signal: Tensor, cond: Conditioning | None = None) -> Tensor:
-        """(B, I, T), frames of the same T -> (B, O, T)."""
+    def forward(self, signal: Tensor, cond: Conditioning | None = None, first: int = 0) -> Tensor:
+        """(B, I, T), frames of the same T -> (B, O, T - first): the outputs at samples first, ..., T - 1 alone.
+
+        Where a gradient will be asked for, the blocks run as one function that has its own (wavenet/gates.py).
+        """
+        hidden = self.input(signal)
+        if self._wants_gradient(hidden, cond):
+            return self._read(self._differentiable(hidden, cond, first), self.hidden, self.output)
         # One tensor a layer, made when it is needed: slicing one big tensor costs more than the arithmetic.
         parts = (None for _ in self.blocks) if cond is None else (part.at_samples() for part in self.conditions(cond))
-        return self._run(self.input(signal), self.blocks, parts, self.hidden, self.output)
+        return self._run(hidden, self.blocks, parts, self.hidden, self.output)[:, :, first:]
 
     def conditions(self, cond: Conditioning) -> list[Conditioning]:
         """The conditioning projected for each layer, still at frame rate."""
@@ -89,10 +97,46 @@ class Stack(nn.Module):
         for block, cond in zip(blocks, conds, strict=True):
             hidden, skip = block(hidden, cond)
             skips.append(skip)
+        return self._read(sum(skips[1:], start=skips[0]) * (1 / math.sqrt(len(self.blocks))), head, output)
+
+    def _read(self, total: Tensor, head: Callable[[Tensor], Tensor], output: Callable[[Tensor], Tensor]) -> Tensor:
         # Leaky where the paper has ReLU: the few skip channels of a small network die otherwise.
-        total = F.leaky_relu(sum(skips[1:], start=skips[0]) * (1 / math.sqrt(len(self.blocks))), 0.2)
-        result: Tensor = output(F.leaky_relu(head(total), 0.2))
-        return result
+        return output(F.leaky_relu(head(F.leaky_relu(total, 0.2)), 0.2))
+
+    def _wants_gradient(self, hidden: Tensor, cond: Conditioning | None) -> bool:
+        asked = [hidden] if cond is None else [hidden, cond.frames, cond.kernel]
+        return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*asked, *self.parameters()))
+
+    def _differentiable(self, hidden: Tensor, cond: Conditioning | None, first: int) -> Tensor:
+        """The scaled sum of the skips, (B, S, T - first), of the blocks' input (B, R, T)."""
+        layers, device = self._layers(cond, hidden), hidden.device.type
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            hidden, layers = hidden.to(dtype), Layers(*(part.to(dtype) for part in layers))
+        with torch.autocast(device, enabled=False):
+            return gated_layers(hidden, layers, self.config.dilations, first)
+
+    def _layers(self, cond: Conditioning | None, like: Tensor) -> Layers:
+        """The blocks' weights as `gated_layers` takes them: with tanh as a sigmoid, and sums scaled in the weights."""
+        blocks, config = [block for block in self.blocks if isinstance(block, GatedBlock)], self.config
+        twice = torch.ones(config.gate_channels, dtype=self.input.weight.dtype, device=like.device)
+        twice[: config.gate_channels // 2] = 2.0  # tanh(a) = 2 (sigmoid(2 a) - 1/2): one 2 here, one in the mix
+        scale = torch.full((sum(blocks[0].sizes),), math.sqrt(0.5), dtype=twice.dtype, device=like.device)
+        scale[config.residual_channels :] = 1 / math.sqrt(len(blocks))
+        taps = torch.stack([block.dilated.weight for block in blocks]).permute(0, 3, 1, 2) * twice[:, None]
+        shift = torch.stack([block.dilated.bias for block in blocks if block.dilated.bias is not None]) * twice
+        mix = torch.stack([block.output.weight[:, :, 0] for block in blocks]) * (2 * scale[:, None])
+        bias = torch.stack([block.output.bias for block in blocks if block.output.bias is not None]) * scale
+        if cond is None:
+            rows = shift[:, None, :, None, None].expand(-1, len(like), -1, 1, 1)
+            return Layers(rows, rows.new_ones(1, like.shape[2]), taps.contiguous(), mix, bias)
+        assert self.condition is not None, "this stack was built without conditioning"
+        projected = cond.project(self.condition.weight * twice.repeat(len(blocks))[:, None])
+        frames = projected.frames.unflatten(1, (len(blocks), -1)).transpose(0, 1).unfold(3, 3, 1)
+        # The bias as a fourth frame beside previous, own and next, of weight 1 everywhere.
+        rows = torch.cat([frames, shift[:, None, :, None, None].expand(*frames.shape[:-1], 1).to(frames.dtype)], -1)
+        kernel = torch.cat([cond.kernel, torch.ones_like(cond.kernel[:1])])
+        return Layers(rows, kernel, taps.contiguous(), mix, bias)
 
     def _reaches(self) -> Iterator[int]:
         yield self.input.reach

@@ -79,12 +79,14 @@ class Teacher(nn.Module):
         speaker: Tensor | None = None,
         pitch: Pitch | None = None,
         offset: Tensor | None = None,
+        first: int = 0,
     ) -> Distribution:
-        """Distribution of x_t given x_<t and mel: wav (B, T), mel (B, M, F) -> batch shape (B, T).
+        """Distribution of x_t given x_<t and mel: wav (B, T), mel (B, M, F) -> batch shape (B, T - first).
 
-        Only with config.source: pitch (B, F) instead of the predicted one, offset (B,) the voice's phase at the start.
+        first: of the samples first, ..., T - 1 alone, which is all that is then computed. Only with config.source:
+        pitch (B, F) instead of the predicted one, offset (B,) the voice's phase at the start.
         """
-        return self.conditional(wav, self.conditioning(mel, speaker, pitch, offset))
+        return self.conditional(wav, self.conditioning(mel, speaker, pitch, offset), first)
 
     def conditioning(
         self,
@@ -103,7 +105,7 @@ class Teacher(nn.Module):
             voice = self.source.voice(self.source.log_magnitude(mel, pitch), pitch, cycles)
             return dataclasses.replace(cond, signals=self.source.signals(pitch, cycles, voice))
 
-    def conditional(self, wav: Tensor, cond: Conditioning) -> Distribution:
+    def conditional(self, wav: Tensor, cond: Conditioning, first: int = 0) -> Distribution:
         """The same from conditioning already computed; raises UserError when lengths disagree."""
         if wav.dim() != 2 or wav.shape[1] != cond.length:
             expected = f"(B, {cond.length}), the mel's frames x hop_length"
@@ -112,8 +114,8 @@ class Teacher(nn.Module):
         inputs = shift_right(emphasised)[:, None]
         if cond.signals is not None:
             inputs = torch.cat([inputs, cond.signals], 1)
-        params = self.stack(inputs, cond).to(wav.dtype)  # autocast ends at the network
-        return self.head(params, self.config.pre_emphasis * shift_right(wav), self.gain)
+        params = self.stack(inputs, cond, first).to(wav.dtype)  # autocast ends at the network
+        return self.head(params, self.config.pre_emphasis * shift_right(wav)[:, first:], self.gain)
 
     def stepper(self, mel: Tensor, speaker: Tensor | None = None) -> Callable[[Tensor], Distribution]:
         """A callable x_{t-1} (B, 1) -> Distribution of x_t, batch shape (B, 1), for t = 0, 1, ...; begin with zeros."""

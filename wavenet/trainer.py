@@ -21,13 +21,16 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from wavenet import checkpoint
+from wavenet.batches import Guarded, moved
 from wavenet.config import TrainConfig
 from wavenet.device import resolve_device
 from wavenet.errors import DONE, INTERRUPTED, UserError
+from wavenet.heap import kept_heap
 from wavenet.interrupt import Interruption, leave_signals_to_the_loop
 from wavenet.monitor import Monitor, Verdict, gradient_norms
 from wavenet.run import Run
 from wavenet.schedule import learning_rate
+from wavenet.stopwatch import part
 
 # How often the bar of a run whose output goes to a file is written [s].
 _QUIET_INTERVAL = 30.0
@@ -76,7 +79,8 @@ def train(task: Task, config: TrainConfig, batches: Batches, workers: int, run: 
     if config.threads:
         torch.set_num_threads(config.threads)
     try:
-        return _Loop(task, config, device, Run(run, task.kind, task.record)).run(batches, workers)
+        with kept_heap():
+            return _Loop(task, config, device, Run(run, task.kind, task.record)).run(batches, workers)
     finally:
         torch.set_num_threads(threads)
 
@@ -86,7 +90,9 @@ class _Loop:
         self.task, self.config, self.device, self.run_folder = task, config, device, run
         self.model = task.model.to(self.device).train()
         optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-        self.optimizer = optimizer(self.model.parameters(), config.lr, config.betas, weight_decay=config.weight_decay)
+        self.optimizer = optimizer(
+            self.model.parameters(), config.lr, config.betas, weight_decay=config.weight_decay, fused=True
+        )
         self.average = self._averaged() if config.ema_decay else None
         self.step, self.bad_in_a_row, self.skipped = 0, 0, 0
         self.interruption = Interruption()
@@ -113,7 +119,7 @@ class _Loop:
 
     def _train(self, batches: Dataset[Any], workers: int) -> None:
         loader = DataLoader(
-            _Guarded(batches),
+            Guarded(batches),
             batch_size=None,
             sampler=range(self.step, self.config.steps),
             num_workers=workers,
@@ -129,7 +135,7 @@ class _Loop:
                 if isinstance(batch, UserError):
                     self._save()
                     raise UserError(f"{batch} (saved at step {self.step}: the same command goes on from there)")
-                window.append(self._update(_moved(batch, self.device)))
+                window.append(self._update(moved(batch, self.device)))
                 if self.step % self.config.log_every == 0 or self.step == self.config.steps:
                     samples = (self.step - done_before) * self.config.batch_size * self.config.crop_length
                     speed = samples / (time.monotonic() - began - self.paused)
@@ -161,8 +167,10 @@ class _Loop:
         norms = {}
         if monitor is not None and monitor.every and self.step % monitor.every == 0:
             norms = gradient_norms(terms, self.model.parameters())
-        terms["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        with part("backward"):
+            terms["loss"].backward()
+        with part("gradient norm"):
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         scalars = {name: float(value.detach()) for name, value in (terms | norms).items()}
         scalars |= {"grad/norm": float(norm), "train/learning_rate": rate}
         self.step += 1
@@ -170,9 +178,11 @@ class _Loop:
             self._skip([name for name, value in scalars.items() if not math.isfinite(value)])
             return {}
         self.bad_in_a_row = 0
-        self.optimizer.step()
+        with part("optimiser"):
+            self.optimizer.step()
         if self.average is not None:
-            self.average.update_parameters(self.model)
+            with part("average"):
+                self.average.update_parameters(self.model)
         if monitor is not None:
             monitor.observe(scalars)
         return scalars
@@ -258,30 +268,6 @@ class _Loop:
             get_ema_multi_avg_fn(min(full, (1 + int(count)) / (10 + int(count))))(averaged, current, count)
 
         return AveragedModel(self.model, multi_avg_fn=average)
-
-
-class _Guarded(Dataset[Any]):
-    """Hands a user's mistake (an unreadable recording) to the loop as an item: a worker would make it a traceback."""
-
-    def __init__(self, batches: Dataset[Any]) -> None:
-        self.batches = batches
-
-    def __getitem__(self, step: int) -> Any:
-        try:
-            return self.batches[step]
-        except UserError as error:
-            return error
-
-
-def _moved(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return {name: _moved(item, device) for name, item in batch.items()}
-    if isinstance(batch, (tuple, list)):
-        items = [_moved(item, device) for item in batch]
-        return type(batch)(*items) if hasattr(batch, "_fields") else type(batch)(items)
-    return batch
 
 
 def _means(window: list[dict[str, float]]) -> dict[str, float]:

@@ -143,14 +143,15 @@ class SourceFilter(Flow):
         with torch.autocast(noise.device.type, enabled=False):
             reach, kernel = self.config.taps - 1, self.kernel.to(noise)
             past = F.pad(noise, (reach, -1)).unfold(1, reach, 1).unflatten(1, (-1, self.audio.hop_length))
-            around = cond.filters.unfold(2, 3, 1).permute(0, 2, 1, 3)  # (B, F, taps, 3)
-            # Each frame as one product: rows z_{t-taps+1}, ..., z_{t-1} by the filters of three frames, backwards.
-            backwards = around[:, :, 1:].flip(2)
+            around = cond.filters.unfold(2, 3, 1).permute(0, 2, 3, 1)  # (B, F, 3, taps)
+            # Each frame as one product: the filters of three frames, backwards, by rows z_{t-taps+1}, ..., z_{t-1}. In
+            # this order it and its gradient read the rows as they lie in memory, in half the time and in a third.
+            backwards = around[..., 1:].flip(3)
             parts = [
-                rows @ taps for rows, taps in zip(past.split(_FRAMES, 1), backwards.split(_FRAMES, 1), strict=True)
+                taps @ rows.mT for rows, taps in zip(past.split(_FRAMES, 1), backwards.split(_FRAMES, 1), strict=True)
             ]
-            filtered = (torch.cat(parts, 1) * kernel.T).sum(-1).flatten(1)
-            scale = (around[:, :, 0] @ kernel).flatten(1)
+            filtered = (torch.cat(parts, 1) * kernel).sum(2).flatten(1)
+            scale = (around[..., 0] @ kernel).flatten(1)
             return cond.voice + filtered, scale.log()
 
     def forward(self, noise: Tensor, cond: Conditioning | None = None) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,132 @@
+"""A recipe's training, ready to run on a few clips, for measurements: models start untrained, nothing is validated.
+
+Run by itself it trains in turns: `python recipe_task.py SETTINGS`, SETTINGS a JSON of `RecipeTask`'s fields and `steps`
+a turn; each line on stdin starts a turn, each turn ends with a line on stdout, {"cpu", "wall"} in seconds. It asks for
+nothing but the training code itself, so one checkout's copy can measure another's (distill/training_speed.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+from torch.utils.data import Dataset
+
+from distill.distillation import Distillation
+from distill.objective import ObjectiveConfig
+from distill.student import Student
+from distill.train import StudentRecipe, adopt, warm_start
+from wavenet.arguments import from_dict
+from wavenet.config import DataConfig, TeacherConfig, TrainConfig, require
+from wavenet.data import Batch, CropDataset, open_corpus
+from wavenet.likelihood import likelihood_loss
+from wavenet.pitch.load import with_pitch
+from wavenet.teacher import Teacher
+from wavenet.train import build_teacher
+from wavenet.trainer import Task, Validation, train
+
+_CLIPS = 8  # are read, and where a recipe needs it their pitch tracked: more would change no step
+_NEVER = 2**40
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeTask:
+    """recipe: YAML of a teacher or a student; teacher: the teacher's YAML, for a student. Untrained, seed 0.
+
+    threads, device, autocast: instead of the recipe's. Raises UserError for a student without a teacher.
+    """
+
+    recipe: str
+    teacher: str | None = None
+    threads: int = 1
+    device: str = "cpu"
+    autocast: str | None = None
+
+    def build(self, folder: Path) -> tuple[Task, TrainConfig, Dataset[Batch]]:
+        """The task, its settings, and batches of the recipe's own corpus; `folder` takes the pitch labels."""
+        settings = read(self.recipe)
+        data, config = from_dict(DataConfig, settings["data"]), from_dict(TrainConfig, settings["train"])
+        config = dataclasses.replace(config, threads=self.threads, device=self.device)
+        config = dataclasses.replace(config, log_every=_NEVER, validate_every=_NEVER, checkpoint_every=_NEVER)
+        if self.autocast is not None:
+            config = from_dict(TrainConfig, dataclasses.asdict(config) | {"autocast": self.autocast})
+        if "objective" not in settings:
+            model = _teacher(self.recipe, data)
+            return Task("teacher", model, {}, likelihood_loss, _nothing), config, _crops(model, data, config)
+        require(self.teacher is not None, "teacher", None, f"the teacher's recipe, which {self.recipe} distils")
+        return self._student(settings, data, config, folder)
+
+    def _student(
+        self, settings: dict[str, Any], data: DataConfig, config: TrainConfig, folder: Path
+    ) -> tuple[Task, TrainConfig, Dataset[Batch]]:
+        teacher = _teacher(str(self.teacher), data).to(self.device)
+        objective = from_dict(ObjectiveConfig, settings["objective"])
+        torch.manual_seed(0)
+        model = Student(adopt(from_dict(StudentRecipe, settings["model"]), teacher))
+        warm_start(model, teacher)
+        crops = _crops(model, data, config)
+        batches: Dataset[Batch] = crops if model.prior is None else with_pitch(crops, folder, 0)
+        loss = Distillation(teacher, objective, config.crop_length, config.batch_size).loss
+        return Task("student", model, {}, loss, _nothing, progress="kl/kl"), config, batches
+
+
+def read(path: str) -> dict[str, Any]:
+    """The settings of a recipe's YAML file."""
+    settings: dict[str, Any] = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    return settings
+
+
+def _teacher(path: str, data: DataConfig) -> Teacher:
+    config = from_dict(TeacherConfig, read(path)["model"])
+    corpus = open_corpus(data.root, config.audio)
+    torch.manual_seed(0)
+    return build_teacher(config, dataclasses.replace(corpus, train=corpus.train[:_CLIPS]), Path("none"))[1]
+
+
+def _crops(model: Teacher | Student, data: DataConfig, config: TrainConfig) -> CropDataset:
+    clips = open_corpus(data.root, model.config.audio).train[:_CLIPS]
+    return CropDataset(clips, model.config.audio, config.crop_length, config.batch_size, config.seed)
+
+
+def _nothing(_: nn.Module) -> Validation:
+    return Validation({}, {}, 1)
+
+
+class _Turns(Dataset[Batch]):
+    """The batches of another; waits for a line before each turn of `steps`, and says afterwards what it took."""
+
+    def __init__(self, batches: Dataset[Batch], steps: int) -> None:
+        self.batches, self.steps = batches, steps
+        self.began = (0.0, 0.0)
+
+    def __getitem__(self, step: int) -> Batch:
+        if step % self.steps == 0:
+            cpu, wall = time.process_time() - self.began[0], time.perf_counter() - self.began[1]
+            if step:
+                print(json.dumps({"cpu": cpu, "wall": wall}), flush=True)
+            if not sys.stdin.readline():
+                raise SystemExit(0)
+            self.began = time.process_time(), time.perf_counter()
+        return self.batches[step]
+
+
+def main() -> None:
+    """Train in turns until stdin ends."""
+    settings = json.loads(sys.argv[1])
+    steps = settings.pop("steps")
+    with tempfile.TemporaryDirectory() as folder:
+        task, config, batches = RecipeTask(**settings).build(Path(folder))
+        config = dataclasses.replace(config, steps=_NEVER)
+        train(task, config, _Turns(batches, steps), 0, Path(folder) / "run")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The gated layers as one function equal the blocks one by one: outputs and every gradient, to ten digits."""
+
+import pytest
+import torch
+
+from tests.conftest import random_mel, random_wav, randomise, small_stack, small_teacher
+from wavenet.config import StackConfig
+from wavenet.gates import gated_layers
+from wavenet.stack import Stack
+from wavenet.upsample import Conditioning
+
+HOP, FRAMES = 16, 4
+
+
+def conditioning() -> Conditioning:
+    generator = torch.Generator().manual_seed(2)
+    frames = torch.randn(2, 5, FRAMES + 2, generator=generator).double().requires_grad_()
+    return Conditioning(frames, torch.randn(3, HOP, generator=generator).double().requires_grad_())
+
+
+def block_by_block(stack: Stack, signal: torch.Tensor, cond: Conditioning | None) -> torch.Tensor:
+    """Autograd through the modules, as inference runs them."""
+    parts = [None] * len(stack.blocks) if cond is None else [part.at_samples() for part in stack.conditions(cond)]
+    return stack._run(stack.input(signal), stack.blocks, parts, stack.hidden, stack.output)
+
+
+def gradients(output: torch.Tensor, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(3), dtype=output.dtype)
+    found = torch.autograd.grad((output * weights).sum(), list(inputs.values()), allow_unused=True)
+    return {name: torch.zeros_like(inputs[name]) if g is None else g for name, g in zip(inputs, found, strict=True)}
+
+
+@pytest.mark.parametrize("first", [0, 1, 21, 48, 63])
+@pytest.mark.parametrize("conditioned", [False, True])
+@pytest.mark.parametrize(
+    "config",
+    [
+        small_stack(kernel_size=1),
+        small_stack(kernel_size=2),
+        small_stack(kernel_size=3, cycles=1),
+        StackConfig(1, 1, 2, residual_channels=3, gate_channels=4, skip_channels=2),
+        StackConfig(1, 8, 2, residual_channels=3, gate_channels=4, skip_channels=2),  # dilations beyond the signal
+    ],
+    ids=["kernel 1", "kernel 2", "kernel 3", "one layer", "long dilations"],
+)
+def test_equals_the_blocks_in_value_and_gradient(config, conditioned, first):
+    stack = randomise(Stack(config, 2, 3, 5 if conditioned else 0).double())
+    signal = torch.randn(2, 2, HOP * FRAMES, dtype=torch.float64).requires_grad_()
+    cond = conditioning() if conditioned else None
+    inputs = dict(stack.named_parameters()) | {"signal": signal}
+    if cond is not None:
+        inputs |= {"frames": cond.frames, "kernel": cond.kernel}
+    expected, found = block_by_block(stack, signal, cond)[:, :, first:], stack(signal, cond, first)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    wanted, given = gradients(expected, inputs), gradients(found, inputs)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(given[name], gradient, rtol=1e-10, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+    with torch.no_grad():
+        torch.testing.assert_close(stack(signal, cond, first), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_gradient_of_frozen_layers_is_that_of_the_signal_alone():
+    stack, cond = randomise(Stack(small_stack(), 1, 2, 5).double()).requires_grad_(False), conditioning()
+    cond = Conditioning(cond.frames.detach(), cond.kernel.detach())
+    signal = torch.randn(2, 1, HOP * FRAMES, dtype=torch.float64).requires_grad_()
+    one, other = (gradients(y, {"x": signal}) for y in (stack(signal, cond), block_by_block(stack, signal, cond)))
+    torch.testing.assert_close(one["x"], other["x"], rtol=1e-10, atol=1e-10)
+
+
+def test_a_kept_graph_gives_the_same_gradient_twice():
+    stack, cond = randomise(Stack(small_stack(), 1, 2, 5).double()), conditioning()
+    loss = stack(torch.randn(2, 1, HOP * FRAMES, dtype=torch.float64), cond).square().sum()
+    weights = list(stack.blocks.parameters())
+    first = torch.autograd.grad(loss, weights, retain_graph=True)
+    assert all(torch.equal(a, b) for a, b in zip(first, torch.autograd.grad(loss, weights), strict=True))
+
+
+def test_samples_before_the_first_are_not_computed():
+    """What only they depend on may be anything."""
+    stack, cond = randomise(Stack(small_stack(cycles=1), 1, 2, 5).double()), conditioning()
+    hidden = torch.randn(2, 4, HOP * FRAMES, dtype=torch.float64)
+    layers, dilations = stack._layers(cond, hidden), stack.config.dilations
+    begin = 48 - sum(dilations)
+    assert begin > HOP
+    spoilt = hidden.clone()
+    spoilt[:, :, : begin // HOP * HOP] = torch.nan
+    torch.testing.assert_close(
+        gated_layers(spoilt, layers, dilations, 48), gated_layers(hidden, layers, dilations, 48), rtol=0, atol=0
+    )
+
+
+@pytest.mark.parametrize("kind", ["mol", "gaussian", "mulaw"])
+@pytest.mark.parametrize("source", [False, True])
+def test_teacher_of_the_later_samples_is_the_teacher(kind, source):
+    teacher, wav, mel = small_teacher(kind, source=source and kind != "mulaw"), random_wav(2, 5), random_mel(2, 5)
+    for first in (0, 1, 33):
+        part, whole = teacher(wav, mel, first=first), teacher(wav, mel)
+        assert part.batch_shape == (2, wav.shape[1] - first)
+        for score in ("log_prob", "log_density"):
+            expected = getattr(whole, score)(wav)[:, first:]
+            torch.testing.assert_close(getattr(part, score)(wav[:, first:]), expected, rtol=1e-10, atol=1e-10)
