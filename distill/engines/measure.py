@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """STUDENT...: a table of the flows' speed on one CPU thread by each engine, medians of processor time.
 
     STUDENT is a run, or a recipe (.yaml) whose student is measured untrained. GMAC/s are the networks' own
-    multiply-accumulates; `of products` relates them to the rate of 1024 x 1024 matrix products in between. apart: the greatest
-    difference from torch at the same noise; dB: its level, over the signal's. bf16 is torch under autocast.
+    multiply-accumulates; `of products` relates them to the rate of 1024 x 1024 matrix products in between. apart: the
+    greatest difference from torch at the same noise; dB: its level, over the signal's. bf16 is torch under autocast.
     """
     arguments = parse_arguments(_parser(), argv)
     require(arguments.seconds > 0, "--seconds", arguments.seconds, "a positive number")
@@ -117,7 +117,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("students", type=str, nargs="+", help="run folders, checkpoint files, or recipes of students")
     parser.add_argument("--engines", type=str, default="tiled", help="which beside torch, separated by commas")
     parser.add_argument("--seconds", type=float, default=1.0, help="of audio for each run")
-    parser.add_argument("--repeats", type=int, default=3, help="timed rounds")
+    parser.add_argument("--repeats", type=int, default=5, help="timed rounds")
     return parser
 
 
