@@ -4,6 +4,7 @@ The networks are the student's own modules. What the ONNX operators lack (comple
 signal, loops whose count is a length) is written as real products, equal but for rounding:
 
     rfft, irfft       sums by tables of cosine and sine: sum_m c_m e^{-2 pi i m k / n} for every wanted k
+    filters           by overlap-save with the same tables, a frame at a time
     sum over lines    k = 16 a + b: sum_a Re(e^{2 pi i 16 a phi} sum_{b=1..16} a_{16a+b} e^{2 pi i b phi}), so that the
                       largest arrays have 1/16 of the harmonics, where excitation.harmonics goes block by block
 """
@@ -146,13 +147,31 @@ def _around(amplitude: Tensor) -> Tensor:
 
 
 def _source_filter(prior: SourceFilter, noise: Tensor, cond: Conditioning) -> Tensor:
-    """SourceFilter.forward in one product for all frames: noise (B, T) -> signal (B, T)."""
+    """SourceFilter.forward by overlap-save, in which no array has a row a sample: noise (B, T) -> signal (B, T).
+
+    A frame and what its filters reach before it, n samples, times each filter of three in the frequency domain.
+    """
     assert isinstance(cond, SourceConditioning)
-    taps, kernel = prior.config.taps, prior.kernel
-    rows = F.pad(noise, (taps - 1, 0)).unfold(1, taps, 1).unflatten(1, (-1, prior.audio.hop_length))
-    filters = cond.filters.flip(1)
-    around = torch.stack([filters[..., :-2], filters[..., 1:-1], filters[..., 2:]], -1).transpose(1, 2)
-    return cond.voice + ((rows @ around) * kernel.T).sum(-1).flatten(1)
+    hop, taps = prior.audio.hop_length, prior.config.taps
+    own = noise.unflatten(1, (-1, hop))  # (B, F, hop)
+    before = range(-(-(taps - 1) // hop), 0, -1)
+    earlier = [F.pad(own, (0, 0, count, 0))[:, : own.shape[1]] for count in before]
+    frames = torch.cat([*earlier, own], 2)  # (B, F, n)
+    size = frames.shape[2]
+    bins = size // 2 + 1
+    real, imaginary = frames @ _table(noise, size, size, bins), -frames @ _table(noise, size, size, bins, sine=True)
+    filters = cond.filters.transpose(1, 2)  # (B, F + 2, taps)
+    response = filters @ _table(noise, size, taps, bins), -filters @ _table(noise, size, taps, bins, sine=True)
+    even = [2.0 / size] * (bins - 2 + size % 2) + [1.0 / size] * (1 - size % 2)
+    weight = torch.tensor([1.0 / size, *even], dtype=torch.float64).to(noise)
+    cosine, sine = (_table(noise, size, bins, size, sine=part)[:, -hop:] for part in (False, True))
+    signal = cond.voice.unflatten(1, (-1, hop))
+    for place, share in enumerate(prior.kernel):
+        there_real, there_imaginary = (part[:, place : part.shape[1] - 2 + place] for part in response)
+        product_real = (real * there_real - imaginary * there_imaginary) * weight
+        product_imaginary = (real * there_imaginary + imaginary * there_real) * weight
+        signal = signal + share * (product_real @ cosine - product_imaginary @ sine)
+    return signal.flatten(1)
 
 
 def _folded(log_magnitude: Tensor) -> Tensor:

@@ -117,7 +117,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("students", type=str, nargs="+", help="run folders, checkpoint files, or recipes of students")
     parser.add_argument("--engines", type=str, default="tiled", help="which beside torch, separated by commas")
     parser.add_argument("--seconds", type=float, default=1.0, help="of audio for each run")
-    parser.add_argument("--repeats", type=int, default=3, help="timed rounds")
+    parser.add_argument("--repeats", type=int, default=5, help="timed rounds")
     return parser
 
 
