@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from distill.markers import fill
 from distill.metrics import METRICS
 from distill.report import sound_path
-from distill.results import fill
 
-BEGIN, END = "<!-- ablation:begin -->", "<!-- ablation:end -->"
+SECTION = "ablation"
 SOUNDS = "audio"  # beside the page
 _COLUMNS = ("mel_distance", "stft_distance", "f0_within_3_percent", "voicing_error", "voiced_autocorrelation", "stoi")
 
@@ -25,7 +25,7 @@ def write_page(figures: dict[str, Any], run: Path, page: Path) -> None:
         stem = name.replace(",", "").replace(" + ", "-").replace(" ", "-")
         shutil.copyfile(run / f"evaluation-{seed}" / sound_path(name, clip), folder / f"ablation-{stem}.wav")
         sounds[name] = f"[listen]({SOUNDS}/ablation-{stem}.wav)"
-    fill(page, "\n\n".join([_what(figures), _table(figures, sounds), *_answers(figures)]), BEGIN, END)
+    fill(page, "\n\n".join([_what(figures), _table(figures, sounds), *_answers(figures)]), SECTION)
 
 
 def _what(figures: dict[str, Any]) -> str:

@@ -1,21 +1,14 @@
-"""What a speed was measured on: the machine by name, and the ceilings that no program on it can pass."""
+"""What a speed was measured on: the machine by name."""
 
 from __future__ import annotations
 
 import os
 import platform
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-
-from distill.timing import synchronize
-
-_GEMM, _GEMV, _COPY = 1024, 512, 1 << 24  # sides of the matrices, floats copied
-_SECONDS = 0.6  # for each ceiling
 
 
 def describe(device: str = "cpu") -> dict[str, Any]:
@@ -49,44 +42,6 @@ def cpu_model() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def ceilings(device: str = "cpu", seconds: float = _SECONDS) -> dict[str, float]:
-    """The best this machine does, with the threads that torch has now: the fastest run in `seconds` of each kind.
-
-    gemm_gflops: float32 matrix times matrix, 1024 x 1024 (bounds a pass over the whole signal). gemv_gflops: float32
-    matrix times vector, 512 x 512, which stays in cache (bounds one sample at a time). A multiply-accumulate counts as
-    two operations. copy_gb_per_s: 64 MiB copied, read and written bytes together.
-    """
-    where = torch.device(device)
-    generator = torch.Generator().manual_seed(0)
-
-    def random(*shape: int) -> torch.Tensor:
-        return torch.rand(*shape, generator=generator).to(where)
-
-    left, right, product = random(_GEMM, _GEMM), random(_GEMM, _GEMM), random(_GEMM, _GEMM)
-    matrix, vector, result = random(_GEMV, _GEMV), random(_GEMV), random(_GEMV)
-    source, target = random(_COPY), random(_COPY)
-    gemm = _fastest(lambda: torch.mm(left, right, out=product), where, seconds)
-    gemv = _fastest(lambda: torch.mv(matrix, vector, out=result), where, seconds)
-    copy = _fastest(lambda: target.copy_(source), where, seconds)
-    return {
-        "gemm_gflops": 2 * _GEMM**3 / gemm / 1e9,
-        "gemv_gflops": 2 * _GEMV**2 / gemv / 1e9,
-        "copy_gb_per_s": 2 * 4 * _COPY / copy / 1e9,
-    }
-
-
-def _fastest(run: Callable[[], object], device: torch.device, seconds: float) -> float:
-    run()
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        synchronize(device)
-        start = time.perf_counter()
-        run()
-        synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return best
 
 
 def _memory_gb() -> float | None:

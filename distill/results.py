@@ -10,15 +10,16 @@ from typing import Any
 import jsonargparse
 import numpy as np
 
-from distill.benchmark import markdown_table
+from distill.markers import fill
 from distill.metrics import METRICS
 from distill.report import sound_path
+from distill.speeds import markdown_table
 from wavenet.arguments import parse_arguments
 from wavenet.audio import read_audio
 from wavenet.errors import UserError, command
 from wavenet.spectrogram import picture
 
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+SECTION = "results"  # of README.md
 PICTURE = "demo.png"
 _COLUMNS = {
     "mel_distance": ("mel distance [nats]", "{:.3f}"),
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not found.is_file():
         raise UserError(f"{found}: found no such file, expected the figures of a finished demo (make demo)")
     figures = json.loads(found.read_text(encoding="utf-8"))
-    fill(Path(arguments.readme), results(figures))
+    fill(Path(arguments.readme), results(figures), SECTION)
     draw(run, figures, Path(arguments.docs) / PICTURE)
     return 0
 
@@ -62,7 +63,7 @@ def _fill_section(run: Path, page: Path, docs: Path, section: str) -> int:
     draw(run, metrics | {"metrics": metrics["systems"]}, picture_path)
     clip = metrics["clips"][0]
     caption = f"![Spectrograms of {clip} through every system]({picture_path.name})"
-    fill(page, f"{evaluation(metrics)}\n\n{caption}", f"<!-- {section}:begin -->", f"<!-- {section}:end -->")
+    fill(page, f"{evaluation(metrics)}\n\n{caption}", section)
     return 0
 
 
@@ -94,15 +95,6 @@ def results(figures: dict[str, Any]) -> str:
     table, machine = markdown_table(figures["benchmark"]), figures["benchmark"]["machine"]
     where = ", ".join(f"{key} {machine[key]}" for key in ("cpu", "cores", "instructions", "python", "torch", "numpy"))
     return "\n\n".join(["\n".join(rows), teacher, gates, table, f"Machine: {where}."])
-
-
-def fill(readme: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
-    """Put `text` between the markers. Raises UserError when they are not there."""
-    page = readme.read_text(encoding="utf-8")
-    if begin not in page or end not in page:
-        raise UserError(f"{readme}: found no markers, expected {begin} ... {end}")
-    before, after = page[: page.index(begin) + len(begin)], page[page.index(end) :]
-    readme.write_text(f"{before}\n{text}\n{after}", encoding="utf-8")
 
 
 def draw(run: Path, figures: dict[str, Any], path: Path) -> None:

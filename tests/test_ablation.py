@@ -94,7 +94,7 @@ def test_the_page_is_filled_with_table_answer_and_sounds(tmp_path):
         write_audio(path, torch.zeros(100), 8000)
     page = tmp_path / "docs" / "results.md"
     page.parent.mkdir()
-    page.write_text(f"before\n{ablation_page.BEGIN}\nold\n{ablation_page.END}\nafter\n")
+    page.write_text("before\n<!-- ablation:begin -->\nold\n<!-- ablation:end -->\nafter\n")
     ablation_page.write_page(figures, tmp_path, page)
     text = page.read_text()
     assert "old" not in text
@@ -122,7 +122,7 @@ def test_mistakes_are_one_line(extra, message, capsys):
 @pytest.mark.timeout(900)
 def test_the_whole_ablation_in_miniature(tmp_path):
     page = tmp_path / "results.md"
-    page.write_text(f"{ablation_page.BEGIN}\n{ablation_page.END}\n")
+    page.write_text("<!-- ablation:begin -->\n<!-- ablation:end -->\n")
     arguments = ["--recipes", str(ROOT / "configs" / "smoke"), "--out", str(tmp_path / "run"), "--page", str(page)]
     assert main([*arguments, "--steps", "2", "--teacher_steps", "2", "--seeds", "5"]) == 0
     figures = json.loads((tmp_path / "run" / "ablation.json").read_text())

@@ -68,14 +68,14 @@ def test_second_run_resumes_and_trains_nothing(run, capsys):
 
 def test_readme_is_filled_between_its_markers(run, tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{results.BEGIN}\nold\n{results.END}\nafter\n")
+    readme.write_text("before\n<!-- results:begin -->\nold\n<!-- results:end -->\nafter\n")
     arguments = [str(run), "--readme", str(readme), "--docs", str(tmp_path / "docs")]
     assert results.main(arguments) == 0
     once = readme.read_text()
     assert results.main(arguments) == 0
     assert readme.read_text() == once
-    assert once.startswith(f"before\n{results.BEGIN}\n")
-    assert once.endswith(f"{results.END}\nafter\n")
+    assert once.startswith("before\n<!-- results:begin -->\n")
+    assert once.endswith("<!-- results:end -->\nafter\n")
     assert "old" not in once
     mean = json.loads((run / "demo.json").read_text())["metrics"][SOURCE_FILTER]["mean"]["mel_distance"]
     assert re.search(rf"^\| {SOURCE_FILTER} \| {mean:.3f} \|", once, re.MULTILINE)
@@ -85,7 +85,7 @@ def test_readme_is_filled_between_its_markers(run, tmp_path):
 def test_missing_markers_run_and_recipes_are_named(run, tmp_path, capsys):
     (tmp_path / "README.md").write_text("no markers")
     with pytest.raises(UserError, match="found no markers"):
-        results.fill(tmp_path / "README.md", "text")
+        results.fill(tmp_path / "README.md", "text", "results")
     assert results.main([str(tmp_path)]) == 2
     assert "expected the figures of a finished demo" in capsys.readouterr().err
     assert demo(["--recipes", str(tmp_path), "--out", str(tmp_path / "out")]) == 2

@@ -1,0 +1,112 @@
+"""What is timed: every net with every method that it has, at one length and batch, and the checks before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from distill.agreement import FLIPS, TOLERANCE, difference, engine_difference, not_given_back, speakers_of
+from distill.engines.table import DEFAULT, ENGINES, build
+from wavenet.errors import UserError
+from wavenet.teacher import SAMPLERS, Teacher
+
+PARALLEL = "parallel"  # a student's one pass, by torch; its other engines go by their own names
+_PASSES = (PARALLEL, *(name for name in ENGINES if name != DEFAULT))
+_TRIAL = 0.01  # seconds of audio
+# Slowest first, as they stand in tables and ratios.
+KNOWN = (*SAMPLERS, *_PASSES)
+
+
+class Contestant(NamedTuple):
+    """One row to be: net and method by name, signals made at once, seconds of each, samples of all, and the run."""
+
+    net: str
+    method: str
+    batch: int
+    seconds: float
+    samples: int
+    run: Callable[[], Tensor]
+
+
+def methods_of(model: nn.Module, methods: Sequence[str]) -> list[str]:
+    """Those of `methods` that a model has: sequential ones for a teacher, passes for a student."""
+    sequential = isinstance(model, Teacher)
+    return [method for method in methods if (method not in _PASSES) == sequential]
+
+
+def contestant(name: str, model: Any, mel: Tensor, method: str, seconds: float, batch: int, seed: int) -> Contestant:
+    """One net by one method, on mel (1, M, F) repeated to so many seconds and signals."""
+    audio = model.config.audio
+    tiled = repeated(model, mel, seconds, batch)
+    samples = tiled.shape[2] * audio.hop_length
+    extra: dict[str, Any] = dict(speakers_of(model, batch, tiled.device))
+    if method not in _PASSES:
+        extra["method"] = method
+    elif method != PARALLEL:
+        extra["engine"] = build(method, model)
+
+    def run() -> Tensor:
+        wav: Tensor = model.sample(tiled, generator=torch.Generator().manual_seed(seed), **extra)
+        assert wav.shape == (batch, samples)
+        return wav
+
+    return Contestant(name, method, batch, samples / audio.sample_rate, batch * samples, run)
+
+
+def pace(name: str, model: Any, mel: Tensor, method: str, seed: int) -> float:
+    """Seconds of audio that a method makes in a second, by a short trial of one signal."""
+    audio = model.config.audio
+    frames = max(1, round(_TRIAL * audio.sample_rate / audio.hop_length))
+    one = contestant(name, model, mel, method, frames * audio.hop_length / audio.sample_rate, 1, seed)
+    took = 0.0
+    for _ in range(2):  # the first may compile
+        start = time.perf_counter()
+        one.run()
+        took = time.perf_counter() - start
+    return one.seconds / took
+
+
+def repeated(model: Any, mel: Tensor, seconds: float, batch: int) -> Tensor:
+    """mel (1, M, F) repeated to a batch of so many seconds, in the model's precision and place."""
+    audio = model.config.audio
+    frames = max(1, round(seconds * audio.sample_rate / audio.hop_length))
+    return mel.repeat(batch, 1, -(-frames // mel.shape[2]))[:, :, :frames].to(next(model.parameters()))
+
+
+def agreement(name: str, model: Any, mel: Tensor, method: str, short: float, long: float, seed: int) -> Iterator[str]:
+    """What the checks of a method found, line by line; UserError when it is not the reference's computation.
+
+    A sequential method must give the naive sampler's audio over `short` seconds (0: not asked), and its own back under teacher forcing
+    over `long`; a student's engine the audio of torch's.
+    """
+    whole = repeated(model, mel, long, 1)
+    hop = model.config.audio.hop_length
+    if method in _PASSES:
+        apart = engine_difference(model, whole, build(method, model), seed)
+        _require_near(name, method, "torch", apart)
+        yield f"{name}: {method} equals torch within {apart:.1g} over {whole.shape[2] * hop} samples"
+        return
+    if short:
+        brief = repeated(model, mel, short, 1)
+        apart = difference(model, brief, method, "naive", seed)
+        _require_near(name, method, "naive sampling", apart)
+        yield f"{name}: {method} equals naive sampling within {apart:.1g} over {brief.shape[2] * hop} samples"
+    lost = not_given_back(model, whole, method, seed)
+    if lost > FLIPS:
+        raise UserError(
+            f"{name}: found {lost:.2%} of {method} samples that teacher forcing does not give back, expected at most "
+            f"{FLIPS:.1%}: not timed"
+        )
+    yield f"{name}: teacher forcing gives {1 - lost:.2%} of {whole.shape[2] * hop} {method} samples back"
+
+
+def _require_near(name: str, method: str, reference: str, apart: float) -> None:
+    if not apart <= TOLERANCE:  # a NaN is no agreement
+        raise UserError(
+            f"{name}: found {method} and {reference} {apart:.3g} apart, expected at most {TOLERANCE:g} at the same "
+            "noise: not timed"
+        )
