@@ -29,7 +29,7 @@ from wavenet.errors import DONE, UserError, command
 from wavenet.teacher import SAMPLERS, Teacher
 
 PARALLEL = "parallel"
-METHODS = ("naive", "cached", PARALLEL)
+METHODS = ("naive", "cached", "fused", PARALLEL)
 _QUICK: dict[str, Any] = {"seconds": 0.2, "repeats": 2, "naive_seconds": 0.01}
 _USUAL: dict[str, Any] = {"seconds": 1.0, "repeats": 5, "naive_seconds": 0.05}
 
@@ -96,13 +96,15 @@ def benchmark(
 
 
 def ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each parallel row over each sequential one, and each faster sequential method over naive for the same net."""
+    """Each parallel row over each sequential one, and each sequential method over those before it for the same net."""
     pairs = [(of, over) for of in rows if of["method"] == PARALLEL for over in rows if over["method"] != PARALLEL]
+    order = list(METHODS)  # slowest first: every faster sequential method over each slower one of the same net
     pairs += [
         (of, over)
         for of in rows
         for over in rows
-        if of["net"] == over["net"] and over["method"] == "naive" and of["method"] not in ("naive", PARALLEL)
+        if of["net"] == over["net"] and PARALLEL not in (of["method"], over["method"])
+        if order.index(over["method"]) < order.index(of["method"])
     ]
     return [
         {

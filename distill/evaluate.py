@@ -30,7 +30,7 @@ from wavenet.errors import DONE, SOME_FAILED, UserError, command
 from wavenet.features import LogMel
 from wavenet.likelihood import held_out
 from wavenet.manifest import Clip
-from wavenet.teacher import SAMPLERS, Teacher
+from wavenet.teacher import AUTO, SAMPLERS, Teacher
 
 _DEAF = 0.5  # word error rate on recordings beyond which a gap to it means nothing
 _Rows = dict[str, dict[str, float | None]]
@@ -132,7 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(_parser(), argv)
     out = Path(arguments.out)
     require(not out.exists() or out.is_dir(), "--out", arguments.out, "a folder")
-    require(arguments.method in SAMPLERS, "--method", arguments.method, f"one of {', '.join(SAMPLERS)}")
+    methods = (AUTO, *SAMPLERS)
+    require(arguments.method in methods, "--method", arguments.method, f"one of {', '.join(methods)}")
     for name in ("seed", "temperature"):
         require(getattr(arguments, name) >= 0, f"--{name}", getattr(arguments, name), "0 or more")
     require(arguments.clips > 0, "--clips", arguments.clips, "at least 1")
@@ -186,7 +187,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--metrics", choices=SETS, default="all", help="all, or without PESQ, DNSMOS and word errors")
     parser.add_argument("--seed", type=int, default=0, help="the noise is drawn from the seed and each clip's name")
     parser.add_argument("--temperature", type=float, default=1.0, help="scales the noise")
-    parser.add_argument("--method", type=str, default="cached", help="how a teacher samples: cached or naive")
+    parser.add_argument("--method", type=str, default=AUTO, help="how a teacher samples: auto, fused, cached or naive")
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or auto")
     parser.add_argument("--overwrite", action="store_true", help="replace an evaluation that is in --out")
     return parser

@@ -27,7 +27,7 @@ from wavenet.config import AudioConfig, require
 from wavenet.device import resolve_device
 from wavenet.errors import DONE, SOME_FAILED, USER_MISTAKE, UserError, command
 from wavenet.features import LogMel
-from wavenet.teacher import SAMPLERS, Teacher
+from wavenet.teacher import AUTO, SAMPLERS, Teacher
 
 MEL_SUFFIX = ".npy"
 _SUFFIXES = (*AUDIO_SUFFIXES, MEL_SUFFIX)
@@ -240,7 +240,7 @@ def _settings(model: Any, method: str | None, speaker: str | None) -> dict[str, 
     """What model.sample takes beside the mel: the method for a sequential model, the speaker for one with several."""
     settings: dict[str, Any] = {}
     if isinstance(model, Teacher):
-        settings["method"] = method or "cached"
+        settings["method"] = method or AUTO
     else:
         require(method is None, "--method", method, "none: this model samples in one pass")
     speakers = model.config.speakers
@@ -274,7 +274,9 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="the noise is drawn from the seed and each input's stem")
     parser.add_argument("--temperature", type=float, default=1.0, help="scales the noise")
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or auto")
-    parser.add_argument("--method", type=str, choices=tuple(SAMPLERS), help="how a teacher samples (default: cached)")
+    parser.add_argument(
+        "--method", type=str, choices=(AUTO, *SAMPLERS), help="how a teacher samples (default: auto, the fastest)"
+    )
     parser.add_argument("--speaker", type=str, help="name or index of the voice, for a model with several")
     parser.add_argument(
         "--f0",

@@ -16,7 +16,7 @@ from wavenet.config import AudioConfig
 from wavenet.errors import UserError
 from wavenet.pitch.contour import Pitch, filled
 from wavenet.pitch.tracker import track
-from wavenet.teacher import Teacher
+from wavenet.teacher import AUTO, Teacher
 
 System = Callable[..., Tensor]
 GRIFFIN_LIM, NOISE = "griffin-lim", "mel-shaped noise"
@@ -52,7 +52,7 @@ def load_systems(paths: Sequence[str], device: str) -> dict[str, Any]:
     return named
 
 
-def as_system(model: Any, temperature: float = 1.0, method: str = "cached") -> System:
+def as_system(model: Any, temperature: float = 1.0, method: str = AUTO) -> System:
     """A model as a system: sequential sampling by `method` for a teacher, one pass for a student."""
     device = next(model.parameters()).device
     extra = {"method": method} if isinstance(model, Teacher) else {}

@@ -74,6 +74,7 @@ def test_schema(result):
     assert [(row["net"], row["method"]) for row in result["rows"]] == [
         ("big", "naive"),
         ("big", "cached"),
+        ("big", "fused"),
         ("fast", "parallel"),
     ]
     assert result["ceilings"].keys() == set(CEILINGS)
@@ -94,13 +95,14 @@ def test_rows_are_consistent(result):
         assert (row["batch"], row["repeats"], row["threads"], row["device"]) == (2, 3, 1, "cpu")
     seconds = {row["method"]: row["seconds_of_audio"] for row in result["rows"]}
     # Whole frames of 2 ms: 10 of them, and 2 for the naive sampler.
-    assert seconds == {"naive": 0.004, "cached": 0.02, "parallel": 0.02}
+    assert seconds == {"naive": 0.004, "cached": 0.02, "fused": 0.02, "parallel": 0.02}
 
 
 def test_ratios_follow_from_rows(result):
     speed = {f"{row['net']} {row['method']}": row["samples_per_second"] for row in result["rows"]}
     pairs = {(ratio["of"], ratio["over"]) for ratio in result["ratios"]}
-    assert pairs == {("fast parallel", "big naive"), ("fast parallel", "big cached"), ("big cached", "big naive")}
+    parallel = {("fast parallel", f"big {method}") for method in ("naive", "cached", "fused")}
+    assert pairs == parallel | {("big cached", "big naive"), ("big fused", "big naive"), ("big fused", "big cached")}
     for ratio in result["ratios"]:
         assert ratio.keys() == {"of", "over", "net", "device", "value"}
         assert ratio["value"] == pytest.approx(speed[ratio["of"]] / speed[ratio["over"]])

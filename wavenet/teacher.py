@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from wavenet.config import TeacherConfig
+from wavenet.config import TeacherConfig, require
 from wavenet.device import full_precision
 from wavenet.emphasis import pre_emphasis
 from wavenet.errors import UserError
@@ -18,15 +18,18 @@ from wavenet.excitation import phase
 from wavenet.features import LogMel
 from wavenet.heads import make_head
 from wavenet.layers import shift_right
+from wavenet.noise import uniforms
 from wavenet.pitch.contour import Pitch
 from wavenet.pitch.net import PitchNet
 from wavenet.sampling.cached import sample_cached
+from wavenet.sampling.fused import sample_fused
 from wavenet.sampling.naive import sample_naive
 from wavenet.source import SIGNALS, Source
 from wavenet.stack import Stack
 from wavenet.upsample import Conditioning, Upsample
 
-SAMPLERS: dict[str, Callable[..., Tensor]] = {"naive": sample_naive, "cached": sample_cached}
+AUTO = "auto"
+SAMPLERS: dict[str, Callable[..., Tensor]] = {"naive": sample_naive, "cached": sample_cached, "fused": sample_fused}
 
 
 class Teacher(nn.Module):
@@ -142,21 +145,32 @@ class Teacher(nn.Module):
     def sample(
         self,
         mel: Tensor,
-        method: str = "cached",
+        method: str = AUTO,
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
         speaker: Tensor | None = None,
+        seed: int | Sequence[int] | None = None,
     ) -> Tensor:
         """Draw wav (B, T) sequentially from mel (B, M, F).
 
+        method: auto is the fastest there is on the model's device, fused on a CPU and cached on a GPU.
         The noise is uniform, drawn first and for the whole signal, so every method gives the same samples for the same
-        generator (a CPU one). temperature scales the scales (divides the logits of mu-law classes).
-        Raises UserError for an unknown method.
+        generator (a CPU one). With seeds instead, one for each signal (an int stands for seed, seed + 1, ...), the
+        noise is counter-based (wavenet/noise.py): a signal is then the same alone and in any batch. temperature scales
+        the scales (divides the logits of mu-law classes). Raises UserError for an unknown method.
         """
+        if method == AUTO:
+            method = "fused" if mel.device.type == "cpu" else "cached"
         if method not in SAMPLERS:
-            raise UserError(f"method: found {method!r}, expected one of {', '.join(SAMPLERS)}")
+            raise UserError(f"method: found {method!r}, expected one of {', '.join((AUTO, *SAMPLERS))}")
         if temperature < 0:
             raise UserError(f"temperature: found {temperature}, expected 0 or more")
-        length = mel.shape[2] * self.config.audio.hop_length
-        uniforms = torch.rand(mel.shape[0], length, self.noise_channels, generator=generator, dtype=mel.dtype)
-        return SAMPLERS[method](self, mel, uniforms.to(mel.device), temperature, speaker)
+        batch, length = mel.shape[0], mel.shape[2] * self.config.audio.hop_length
+        if seed is None:
+            noise = torch.rand(batch, length, self.noise_channels, generator=generator, dtype=mel.dtype).to(mel.device)
+        else:
+            require(generator is None, "generator", generator, "none beside a seed")
+            seeds = range(seed, seed + batch) if isinstance(seed, int) else seed
+            require(len(seeds) == batch, "seed", list(seeds), f"one for each of {batch} signals")
+            noise = uniforms(seeds, length, self.noise_channels, dtype=mel.dtype, device=mel.device)
+        return SAMPLERS[method](self, mel, noise, temperature, speaker)

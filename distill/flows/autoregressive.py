@@ -68,16 +68,13 @@ class IAF(Flow):
     @torch.no_grad()
     def inverse(self, signal: Tensor, cond: Conditioning | None = None) -> tuple[Tensor, Tensor]:
         """z_t = (x_t - loc_t) exp(-log_scale_t), one sample after the other; not differentiable."""
-        step = self.stack.stepper(signal.shape[0], cond)
-        noise, samples = torch.zeros_like(signal[:, :1]), []
-        log_det = signal.new_zeros(signal.shape[0])
-        extra = self._signals(cond).unbind(2) if self.signals else [noise[:, :0]] * signal.shape[1]
-        for value, beside in zip(signal.split(1, 1), extra, strict=True):
-            loc, log_scale = self._bounded(step(torch.cat([noise, beside], 1))[..., None])
-            noise = (value - loc) * torch.exp(-log_scale)
-            log_det = log_det - log_scale[:, 0]
-            samples.append(noise)
-        return torch.cat(samples, 1), log_det
+        from wavenet.fused.draws import INVERSE  # numba takes half a second to import, and training does without
+        from wavenet.fused.engine import drive
+        from wavenet.fused.loop import Law
+
+        law = Law(INVERSE, low=self.low, high=self.high)
+        run = drive(self.stack, cond, law, given=signal, signals=self._signals(cond) if self.signals else None)
+        return run.signal, -run.log_scales.to(signal)
 
     def _signals(self, cond: Conditioning | None) -> Tensor:
         signals = None if cond is None else cond.signals

@@ -163,16 +163,10 @@ class SourceFilter(Flow):
     def inverse(self, signal: Tensor, cond: Conditioning | None = None) -> tuple[Tensor, Tensor]:
         """z_t = (x_t - loc_t) / h_0(t), one sample after the other; not differentiable."""
         assert isinstance(cond, SourceConditioning)
-        past = signal.new_zeros(signal.shape[0], self.config.taps - 1)  # z_{t-1}, z_{t-2}, ...
-        log_det, samples = signal.new_zeros(signal.shape[0]), []
-        for frame, values in enumerate((signal - cond.voice).split(self.audio.hop_length, 1)):
-            filters = cond.filters[:, :, frame : frame + 3] @ self.kernel.to(signal)  # (B, taps, hop)
-            for value, taps in zip(values.unbind(1), filters.unbind(2), strict=True):
-                noise = (value - (past * taps[:, 1:]).sum(1)) / taps[:, 0]
-                past = torch.cat([noise[:, None], past[:, :-1]], 1)
-                samples.append(noise)
-            log_det = log_det - filters[:, 0].log().sum(1)
-        return torch.stack(samples, 1), log_det
+        from wavenet.fused.filters import invert  # numba takes half a second to import, and training does without
+
+        noise, log_det = invert(signal - cond.voice, cond.filters, self.kernel)
+        return noise, -log_det
 
     def _corrections(self, standardised: Tensor, pitch: Pitch) -> list[Tensor]:
         """(B, F, points) each: log gains of noise and of harmonics, and what is added to the breath's logit."""

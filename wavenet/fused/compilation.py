@@ -1,0 +1,55 @@
+"""How numba compiles the engine: without the interpreter's lock, kept on disk where there is a place for it.
+
+No flag that gives up NaN or infinity: a broken network must show.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+
+_ARITHMETIC = {"contract", "reassoc", "nsz", "arcp"}
+_PATIENCE = 1.0  # seconds without a word; code from the disk takes less
+
+helper: Callable[[Any], Any] = numba.njit(nogil=True, error_model="numpy", fastmath=_ARITHMETIC)
+
+
+def kept(function: Callable[..., Any]) -> Any:
+    """Compile a function, and keep the code on disk: beside the source, or in the user's cache folder.
+
+    Where numba finds no folder that it may write, the code lives as long as the process. numba watches the function's
+    own file alone: have the function close over `sources()`, and a change of any file of the engine is seen too.
+    """
+    try:
+        return numba.njit(nogil=True, error_model="numpy", fastmath=_ARITHMETIC, cache=True)(function)
+    except RuntimeError:  # "cannot cache function: no locator available"
+        return helper(function)
+
+
+def sources() -> str:
+    """A digest of every source file of the engine."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def ready(compiled: Any, *arguments: object) -> None:
+    """Have a function compiled for arguments like these, or loaded from the disk; a wait is announced on stderr."""
+    signature = tuple(numba.typeof(argument) for argument in arguments)
+    if signature in compiled.overloads:
+        return
+    message = "compiling the sequential engine for this processor: about half a minute, once"
+    timer = threading.Timer(_PATIENCE, print, [message], {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        compiled.compile(signature)
+    finally:
+        timer.cancel()

@@ -1,0 +1,246 @@
+r"""The loop over samples, in lockstep for a few signals at once.
+
+Only the current tap of each dilated convolution and the projection to residual and skip have to wait for the sample
+before. Everything else is added ahead of time to `ahead` (BLOCK, N, L, gates), for as many samples as are known, as
+small matrix products that read their weights once: the conditioning for a whole block, and a tap of delay d for
+min(d, BLOCK) samples, as its inputs are known d samples ahead. That is exact, and leaves about half of the weights to
+be streamed for every sample. N signals in lockstep stream them once for all.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from wavenet.fused.activations import gated, leaky
+from wavenet.fused.compilation import helper, kept, sources
+from wavenet.fused.draws import CLASSES, GAUSSIAN, INVERSE, MIXTURE, bounded, classes, gaussian, mixture
+from wavenet.fused.products import address, matmul, matmul_plain, size_of
+
+Array = Any  # numba has its own idea of arrays
+
+
+class Sizes(NamedTuple):
+    """Channels of the network, `gates` counting both halves; taps: kernel size. Those in columns are padded."""
+
+    inputs: int
+    residual: int
+    gates: int
+    skip: int
+    outputs: int
+    taps: int
+
+
+class Weights(NamedTuple):
+    """Packed weights (wavenet.fused.weights). dilations (L,)."""
+
+    dilations: Array
+    input: Array
+    input_bias: Array
+    past: Array  # [layer][tap] in panels
+    present: Array  # [layer], in panels: the present tap's, then those to residual and skip, already scaled
+    gate_bias: Array  # (L gates padded,)
+    mix_bias: Array  # (L, residual)
+    skip_bias: Array  # (skip,): the sum over layers
+    hidden: Array
+    hidden_bias: Array
+    output: Array
+    output_bias: Array
+
+
+class Drive(NamedTuple):
+    """What the network is driven by, whole signals: frames (N, F + 2, L gates padded), kernel (hop, 3), both empty
+    without conditioning; signals (N, T, inputs - 1); noise (N, T, n); given (N, T): what is forced or inverted."""
+
+    frames: Array
+    kernel: Array
+    signals: Array
+    noise: Array
+    given: Array
+
+
+class Law(NamedTuple):
+    """How outputs become samples. gain and coefficient: of the pre-emphasis; floor: under the log scales; step: of the
+    grid; low, high: the range of a flow's log scales; levels (Q,): samples of mu-law classes."""
+
+    kind: int
+    gain: float = 1.0
+    log_gain: float = 0.0
+    coefficient: float = 0.0
+    floor: float = 0.0
+    temperature: float = 1.0
+    step: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    levels: Array = np.zeros(0)
+
+
+class State(NamedTuple):
+    """What is carried from one call to the next: rings (rows, residual), where each layer's begins (L + 1,) [rows of
+    all signals], the last inputs (N, taps inputs), the last two samples (N, 2), sums of log scales (N,)."""
+
+    rings: Array
+    ring_at: Array
+    inputs: Array
+    last: Array
+    log_scales: Array
+
+
+SLOPE = 0.2  # of the leaky rectifiers in wavenet.stack
+_ROOT_HALF = 0.5**0.5
+
+
+@helper
+def _padded(columns):
+    return (columns + 15) // 16 * 16
+
+
+@helper
+def _condition(zero, t, rows, signals, width, frames, frame_count, kernel, hop, ahead):
+    """Add the conditioning of samples t, t + 1, ... to the rows of `ahead`: three frames, weighted by their kernel."""
+    row, size = 0, size_of(zero)
+    while row < rows:
+        frame, phase = (t + row) // hop, (t + row) % hop
+        count = min(rows - row, hop - phase)
+        for n in range(signals):
+            three = frames + (n * frame_count + frame) * width * size
+            y = ahead + (row * signals + n) * width * size
+            matmul_plain(zero, count, three, width, 3, width, kernel + phase * 3 * size, 3, y, signals * width)
+        row += count
+
+
+@helper
+def _past(zero, rows, signals, w, residual, columns, ring, place, length, ahead, width):
+    """Add one tap to `rows` samples of `ahead`: its inputs stand at `place` of the ring, and from there on."""
+    size, whole = size_of(zero), min(rows, length - place)  # before the ring's end
+    x = ring + place * signals * residual * size
+    matmul(zero, whole * signals, w, residual, columns, x, residual, ahead, width)
+    if whole < rows:
+        rest = ahead + whole * signals * width * size
+        matmul(zero, (rows - whole) * signals, w, residual, columns, ring, residual, rest, width)
+
+
+@helper
+def _next(t, n, law, drive, shift, outputs, scratch, log_scales):
+    """The next sample of signal n from its outputs."""
+    if law.kind == MIXTURE:
+        return mixture(outputs[n], law, shift, drive.noise[n, t, 0], drive.noise[n, t, 1], scratch)
+    if law.kind == GAUSSIAN:
+        return gaussian(outputs[n], law, shift, drive.noise[n, t, 0])
+    if law.kind == CLASSES:
+        return classes(outputs[n], law, drive.noise[n, t, 0], scratch)
+    if law.kind == INVERSE:
+        log_scale = bounded(outputs[n, 1], law)
+        log_scales[n] += log_scale
+        return (drive.given[n, t] - outputs[n, 0]) * math.exp(-log_scale)
+    return np.float64(drive.given[n, t])  # FORCED
+
+
+def _compile() -> Any:
+    version = sources()
+
+    def run(sizes, weights, drive, law, state, block, start, stop, out, record):
+        """Fill out[:, start:stop] (N, T), and with record (N, T, O) not empty the outputs beside it."""
+        version  # noqa: B018  compiled code on disk is found by it
+        signals, layers, dtype = out.shape[0], len(weights.dilations), out.dtype
+        zero, residual, skip, half, taps = dtype.type(0), sizes.residual, sizes.skip, sizes.gates // 2, sizes.taps
+        size, columns, to_skip = size_of(zero), _padded(sizes.gates), _padded(residual)
+        mixed, window, width = to_skip + _padded(skip), taps * sizes.inputs, layers * columns
+        ahead = np.empty((block, signals, width), dtype)
+        stream = np.zeros((signals, mixed), dtype)  # the residual stream, and beside it the sum of skips
+        content = np.zeros((signals, half), dtype)
+        hidden = np.zeros((signals, _padded(skip)), dtype)
+        outputs = np.zeros((signals, _padded(sizes.outputs)), dtype)
+        scratch = np.empty(sizes.outputs, dtype)
+        length = np.empty(layers, np.int64)
+        place = np.empty(layers, np.int64)  # of the present sample in each ring
+        for layer in range(layers):
+            length[layer] = (state.ring_at[layer + 1] - state.ring_at[layer]) // signals
+            place[layer] = start % length[layer]
+        root_half, slope = dtype.type(_ROOT_HALF), dtype.type(SLOPE)
+        hop, frame_count = drive.kernel.shape[0], drive.frames.shape[1]
+        at_ahead, at_stream, at_content = address(ahead), address(stream), address(content)
+        at_hidden, at_outputs, at_inputs = address(hidden), address(outputs), address(state.inputs)
+        at_frames, at_kernel, at_rings = address(drive.frames), address(drive.kernel), address(state.rings)
+        for t in range(start, stop):
+            i = (t - start) % block
+            if i == 0:
+                rows = min(block, stop - t)
+                for row in range(rows):
+                    for n in range(signals):
+                        ahead[row, n] = weights.gate_bias
+                if hop > 0:
+                    _condition(zero, t, rows, signals, width, at_frames, frame_count, at_kernel, hop, at_ahead)
+            for n in range(signals):
+                for j in range(window - sizes.inputs):
+                    state.inputs[n, j] = state.inputs[n, j + sizes.inputs]
+                emphasised = law.gain * (state.last[n, 0] - law.coefficient * state.last[n, 1])
+                state.inputs[n, window - sizes.inputs] = emphasised
+                for j in range(1, sizes.inputs):
+                    state.inputs[n, window - sizes.inputs + j] = drive.signals[n, t, j - 1]
+                stream[n, :residual] = weights.input_bias
+                stream[n, to_skip : to_skip + skip] = weights.skip_bias
+            matmul(zero, signals, address(weights.input), window, to_skip, at_inputs, window, at_stream, mixed)
+            w = address(weights.present)
+            for layer in range(layers):
+                gates = at_ahead + (i * signals * layers + layer) * columns * size
+                if taps > 1:
+                    here, first = place[layer], state.ring_at[layer]
+                    for tap in range(taps - 1):
+                        delay = (taps - 1 - tap) * weights.dilations[layer]
+                        group = min(delay, block)
+                        if i % group == 0:  # whose inputs have just become known
+                            rows = min(min(group, block - i), stop - t)
+                            old = address(weights.past) + (layer * (taps - 1) + tap) * residual * columns * size
+                            ring = at_rings + first * residual * size
+                            back = here - delay + (length[layer] if here < delay else 0)
+                            _past(zero, rows, signals, old, residual, columns, ring, back, length[layer], gates, width)
+                    for n in range(signals):
+                        state.rings[first + here * signals + n] = stream[n, :residual]
+                    place[layer] = here + 1 if here + 1 < length[layer] else 0
+                matmul(zero, signals, w, residual, columns, at_stream, mixed, gates, width)
+                w += residual * columns * size
+                for n in range(signals):
+                    # Rows by themselves: only then is it plain that no index is negative, and the loops vectorise.
+                    at = layer * columns
+                    left, right, product = (
+                        ahead[i, n, at : at + half],
+                        ahead[i, n, at + half : at + columns],
+                        content[n],
+                    )
+                    for j in range(half):
+                        product[j] = gated(left[j], right[j])
+                    held, bias = stream[n], weights.mix_bias[layer]
+                    for j in range(residual):
+                        held[j] = held[j] * root_half + bias[j]
+                if layer + 1 < layers:
+                    matmul(zero, signals, w, half, mixed, at_content, half, at_stream, mixed)
+                    w += half * mixed * size
+                else:  # nothing reads the last residual
+                    matmul(zero, signals, w, half, mixed - to_skip, at_content, half, at_stream + to_skip * size, mixed)
+            for n in range(signals):
+                for j in range(skip):
+                    stream[n, to_skip + j] = leaky(stream[n, to_skip + j], slope)
+                hidden[n, :skip] = weights.hidden_bias
+                outputs[n, : sizes.outputs] = weights.output_bias
+            w, at_skip = address(weights.hidden), at_stream + to_skip * size
+            matmul(zero, signals, w, skip, hidden.shape[1], at_skip, mixed, at_hidden, hidden.shape[1])
+            for n in range(signals):
+                for j in range(skip):
+                    hidden[n, j] = leaky(hidden[n, j], slope)
+            w, row = address(weights.output), outputs.shape[1]
+            matmul(zero, signals, w, skip, row, at_hidden, hidden.shape[1], at_outputs, row)
+            for n in range(signals):
+                if record.shape[1] > 0:
+                    record[n, t] = outputs[n, : sizes.outputs]
+                shift = law.coefficient * state.last[n, 0]
+                out[n, t] = _next(t, n, law, drive, shift, outputs, scratch, state.log_scales)
+                state.last[n, 1] = state.last[n, 0]
+                state.last[n, 0] = out[n, t]
+
+    return kept(run)
+
+
+run = _compile()

@@ -1,0 +1,208 @@
+"""Small matrix products with their sums held in vector registers: the inner loop of one-sample-at-a-time networks.
+
+A matrix of n inputs and m outputs is kept in panels of 32 columns, and perhaps a last one of 16, each [input][column],
+side by side: the panel that begins at column c begins at value c n. `panels` packs it, `matmul` multiplies by it. A
+panel stays in the nearest cache while all rows pass over it, and is one straight line through memory for a single row.
+
+Compiled functions take addresses [bytes] and strides [values] as plain integers, and a zero that says the precision:
+an array handed on is a dozen numbers and a reference count, which for products this small is most of the time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from wavenet.fused.compilation import helper
+
+WIDTHS = (32, 16)  # columns of a panel
+PAD = WIDTHS[-1]  # every number of columns is rounded up to a multiple of this
+
+
+def padded(columns: int) -> int:
+    """The next multiple of PAD."""
+    return -(-columns // PAD) * PAD
+
+
+def panels(matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """matrix (inputs, outputs) -> its panels, flat; outputs are padded with zeros to a multiple of PAD."""
+    inputs, outputs = matrix.shape
+    matrix = np.pad(matrix, [(0, 0), (0, padded(outputs) - outputs)])
+    parts, column = [], 0
+    for width in WIDTHS:
+        while matrix.shape[1] - column >= width:
+            parts.append(matrix[:, column : column + width].reshape(-1))
+            column += width
+    return np.concatenate(parts) if inputs else np.empty(0, matrix.dtype)
+
+
+def _lanes(context: Any, element: ir.Type) -> tuple[int, int]:
+    """Values in a vector register, and how many sums fit into the register file beside their operands."""
+    features = context.codegen().magic_tuple()[2].split(",")
+    size = 4 if isinstance(element, ir.FloatType) else 8
+    if "+avx512f" in features:
+        return 64 // size, 16
+    return (32 if "+avx" in features else 16) // size, 8
+
+
+def _address(typing: Any, array: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0]).data
+        return builder.ptrtoint(data, ir.IntType(64))
+
+    return types.intp(array), codegen
+
+
+def _size_of(typing: Any, zero: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return ir.IntType(64)(signature.args[0].bitwidth // 8)
+
+    return types.intp(zero), codegen
+
+
+address: Any = intrinsic(_address)  # of an array's data; whoever takes it keeps the array alive
+size_of: Any = intrinsic(_size_of)  # bytes of a value
+
+
+class _Panel:
+    """Emits y[r] += sum_k x[r, k] w[k] for some rows r and the columns of a few vectors, all sums in registers."""
+
+    def __init__(self, builder: Any, element: ir.Type, lanes: int, rows: int, vectors: int, splits: int) -> None:
+        self.builder, self.lanes, self.rows = builder, lanes, rows
+        self.vectors, self.splits = range(vectors), splits
+        self.vector, self.index, self.lane = ir.VectorType(element, lanes), ir.IntType(64), ir.IntType(32)
+        self.align = 4 if isinstance(element, ir.FloatType) else 8
+
+    def emit(self, w: Any, w_row: Any, x: Any, x_row: Any, y: Any, y_row: Any, n: Any) -> None:
+        """The whole product of n inputs. Pointers, and distances between rows."""
+        builder, index = self.builder, self.index
+        cells = [(row, part) for row in range(self.rows) for part in self.vectors]
+        place = {
+            (row, part): builder.add(builder.mul(y_row, index(row)), index(part * self.lanes)) for row, part in cells
+        }
+        # Several sums of a cell, for one row: no product then waits for the one before.
+        sums = {
+            (cell, split): cgutils.alloca_once(builder, self.vector) for cell in cells for split in range(self.splits)
+        }
+        for (cell, split), total in sums.items():
+            builder.store(self._load(y, place[cell]) if split == 0 else ir.Constant(self.vector, None), total)
+        whole = builder.sdiv(n, index(self.splits))
+        with cgutils.for_range(builder, whole) as loop:
+            first = builder.mul(loop.index, index(self.splits))
+            for split in range(self.splits):
+                self._add(sums, split, builder.add(first, index(split)), w, w_row, x, x_row)
+        if self.splits > 1:
+            with cgutils.for_range(builder, n, builder.mul(whole, index(self.splits))) as loop:
+                self._add(sums, 0, loop.index, w, w_row, x, x_row)
+        for cell in cells:
+            total = builder.load(sums[cell, 0])
+            for split in range(1, self.splits):
+                total = builder.fadd(total, builder.load(sums[cell, split]))
+            builder.store(total, self._vector_at(y, place[cell]), align=self.align)
+
+    def _add(self, sums: Any, split: int, k: Any, w: Any, w_row: Any, x: Any, x_row: Any) -> None:
+        builder, index = self.builder, self.index
+        start = builder.mul(k, w_row)
+        weights = [self._load(w, builder.add(start, index(part * self.lanes))) for part in self.vectors]
+        for row in range(self.rows):
+            at = builder.add(builder.mul(x_row, index(row)), k)
+            value = self._broadcast(builder.load(builder.gep(x, [at])))
+            for part in self.vectors:
+                product = builder.fmul(value, weights[part], flags=("contract",))
+                total = sums[(row, part), split]
+                builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
+
+    def _vector_at(self, base: Any, offset: Any) -> Any:
+        return self.builder.bitcast(self.builder.gep(base, [offset]), self.vector.as_pointer())
+
+    def _load(self, base: Any, offset: Any) -> Any:
+        return self.builder.load(self._vector_at(base, offset), align=self.align)
+
+    def _broadcast(self, value: Any) -> Any:
+        undefined = self.vector(ir.Undefined)
+        first = self.builder.insert_element(undefined, value, self.lane(0))
+        return self.builder.shuffle_vector(first, undefined, ir.VectorType(self.lane, self.lanes)(None))
+
+
+def _multiplier(rows: int, width: int) -> Any:
+    """The intrinsic y[r, :width] += sum_k x[r, k] w[k, :width], r < rows, k < n.
+
+    Written in LLVM's own language because its vectoriser never keeps an array of sums in registers across the loop
+    over k. The vectors are as wide as the processor that numba compiles for allows, which its cache of compiled code is
+    keyed by.
+    """
+
+    def multiply(typing: Any, zero: Any, w: Any, w_row: Any, x: Any, x_row: Any, y: Any, y_row: Any, n: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            element = context.get_value_type(signature.args[0])
+            lanes, registers = _lanes(context, element)
+            lanes = min(lanes, width)
+            vectors = max(1, min(registers // rows, width // lanes))
+            weights, inputs, outputs = (builder.inttoptr(arguments[at], element.as_pointer()) for at in (1, 3, 5))
+            w_row, x_row, y_row, n = (arguments[at] for at in (2, 4, 6, 7))
+            panel = _Panel(builder, element, lanes, rows, vectors, max(1, registers // 2 // (rows * vectors)))
+            for column in range(0, width, vectors * lanes):
+                shift = [ir.IntType(64)(column)]
+                panel.emit(builder.gep(weights, shift), w_row, inputs, x_row, builder.gep(outputs, shift), y_row, n)
+            return context.get_dummy_value()
+
+        return types.void(zero, *[types.intp] * 7), codegen
+
+    return intrinsic(multiply)
+
+
+def _by_rows(width: int) -> Any:
+    """y[:rows, :width] += x[:rows] w[:, :width]: as many rows at a time as there are registers for."""
+    eight, four, two, one = (_multiplier(rows, width) for rows in (8, 4, 2, 1))
+
+    @helper
+    def multiply(zero, rows, w, w_row, x, x_row, y, y_row, n):
+        size = size_of(zero)
+        if rows == 1:
+            one(zero, w, w_row, x, x_row, y, y_row, n)
+            return
+        row, x_row_size, y_row_size = 0, x_row * size, y_row * size
+        while row + 8 <= rows:
+            eight(zero, w, w_row, x + row * x_row_size, x_row, y + row * y_row_size, y_row, n)
+            row += 8
+        if row + 4 <= rows:
+            four(zero, w, w_row, x + row * x_row_size, x_row, y + row * y_row_size, y_row, n)
+            row += 4
+        if row + 2 <= rows:
+            two(zero, w, w_row, x + row * x_row_size, x_row, y + row * y_row_size, y_row, n)
+            row += 2
+        if row < rows:
+            one(zero, w, w_row, x + row * x_row_size, x_row, y + row * y_row_size, y_row, n)
+
+    return multiply
+
+
+_32, _16 = (_by_rows(width) for width in WIDTHS)
+
+
+@helper
+def matmul(zero, rows, w, n, columns, x, x_row, y, y_row):
+    """y[:rows, :columns] += x[:rows, :n] w, with w in panels, and columns a multiple of PAD."""
+    at, size = 0, size_of(zero)
+    while at + 32 <= columns:
+        _32(zero, rows, w + at * n * size, 32, x, x_row, y + at * size, y_row, n)
+        at += 32
+    if at < columns:
+        _16(zero, rows, w + at * n * size, 16, x, x_row, y + at * size, y_row, n)
+
+
+@helper
+def matmul_plain(zero, rows, w, w_row, n, columns, x, x_row, y, y_row):
+    """The same with w as it is, rows of w_row values: for a matrix that is used too seldom to be packed."""
+    at, size = 0, size_of(zero)
+    while at + 32 <= columns:
+        _32(zero, rows, w + at * size, w_row, x, x_row, y + at * size, y_row, n)
+        at += 32
+    if at < columns:
+        _16(zero, rows, w + at * size, w_row, x, x_row, y + at * size, y_row, n)
