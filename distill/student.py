@@ -8,6 +8,7 @@ x_t ~ Logistic(m_tot / g + a x_{t-1}, s_tot / g), or Normal.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,9 @@ from wavenet.pitch.contour import Pitch
 from wavenet.pitch.net import PitchNet
 from wavenet.source import SIGNALS
 from wavenet.upsample import Conditioning, Upsample
+
+# The flows after a prior, however they are computed: signal (B, T), Conditioning of the same T -> signal (B, T).
+Engine = Callable[[Tensor, Conditioning], Tensor]
 
 # What the flows after a prior begin with, as a factor on their last layer: near the identity.
 _NEAR_IDENTITY = 0.05
@@ -147,12 +151,14 @@ class Student(nn.Module):
         speaker: Tensor | None = None,
         pitch: Pitch | None = None,
         signal_model: bool = False,
+        engine: Engine | None = None,
     ) -> Tensor:
         """mel (B, M, F) -> wav (B, T) in one pass, or, where longer than chunk_length, in a pass for each chunk.
 
         Chunks overlap by the receptive field and carry the voice's phase on, so the result is the same; they bound the
         memory. pitch (B, F): what is to be heard, where it is not what the mel says. signal_model: flow 0 alone,
-        without anything learned from audio but the prediction of pitch.
+        without anything learned from audio but the prediction of pitch. engine: what computes the other flows, one of
+        distill.engines, in place of `through`.
         """
         if temperature < 0:
             raise UserError(f"temperature: found {temperature}, expected 0 or more")
@@ -180,11 +186,24 @@ class Student(nn.Module):
                     None if pitch is own else own.frames(start, stop),
                 ).window(begin - start, end - start)
             signal = noise[:, begin * hop : end * hop]
-            for flow in self._steps()[: 1 if signal_model else None]:
-                signal, _ = flow(signal, window)
+            if self.prior is not None:
+                signal, _ = self.prior(signal, window)
+            if not signal_model:
+                signal = (engine or self.through)(signal, window)
             chunks.append(signal[:, (first - begin) * hop :])
         wav, _ = self.de_emphasis(torch.cat(chunks, 1))
         return wav
+
+    def through(self, signal: Tensor, cond: Conditioning) -> Tensor:
+        """signal (B, T) -> (B, T) through every flow but a source-filter's flow 0: the engine that the others equal."""
+        for flow in self.iafs:
+            signal, _ = flow(signal, cond)
+        return signal
+
+    @property
+    def iafs(self) -> list[IAF]:
+        """The flows that are networks, first to last."""
+        return [flow for flow in self.flows if isinstance(flow, IAF)]
 
     @torch.no_grad()
     @full_precision()
@@ -215,7 +234,7 @@ class Student(nn.Module):
 
     def _steps(self) -> list[SourceFilter | IAF]:
         prior = [] if self.prior is None else [self.prior]
-        return [*prior, *(flow for flow in self.flows if isinstance(flow, IAF))]
+        return [*prior, *self.iafs]
 
 
 def _require_length(name: str, signal: Tensor, cond: Conditioning) -> None:

@@ -21,6 +21,8 @@ from tqdm import tqdm
 
 from distill import models
 from distill.contours import Contours, contours_of
+from distill.engines.table import DEFAULT, ENGINES, build
+from distill.student import Student
 from wavenet.arguments import parse_arguments
 from wavenet.audio import AUDIO_SUFFIXES, read_audio, write_audio
 from wavenet.config import AudioConfig, require
@@ -48,6 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = resolve_device(arguments.device)
     model = models.load(arguments.checkpoint, device)
     settings = _settings(model, arguments.method, arguments.speaker)
+    if isinstance(model, Student):
+        settings["engine"] = build(arguments.engine, model)
+    else:
+        require(arguments.engine == DEFAULT, "--engine", arguments.engine, f"{DEFAULT}: only students have engines")
     contours = contours_of(model, arguments.f0, arguments.transpose)
     out = Path(arguments.out)
     require(not out.exists() or out.is_dir(), "--out", arguments.out, "a folder")
@@ -276,6 +282,13 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or auto")
     parser.add_argument(
         "--method", type=str, choices=(AUTO, *SAMPLERS), help="how a teacher samples (default: auto, the fastest)"
+    )
+    parser.add_argument(
+        "--engine",
+        type=str,
+        choices=(AUTO, *ENGINES),
+        default=DEFAULT,
+        help="of a student's flows; auto: the fastest",
     )
     parser.add_argument("--speaker", type=str, help="name or index of the voice, for a model with several")
     parser.add_argument(

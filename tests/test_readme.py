@@ -18,7 +18,7 @@ from wavenet.audio import read_audio, write_audio
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/recipes.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/recipes.md", "docs/engines.md"]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 ENTRY_POINTS = {
     "wavenet-prepare": "wavenet.prepare",
@@ -29,6 +29,7 @@ ENTRY_POINTS = {
     "distill-synthesize": "distill.synthesize",
     "distill-evaluate": "distill.evaluate",
     "distill-benchmark": "distill.benchmark",
+    "distill-export": "distill.export",
 }
 
 
@@ -64,6 +65,8 @@ def module_of(words: list[str]) -> tuple[str, list[str]] | None:
     """The module whose main a command line calls, and its arguments; None for other programs."""
     if words[0] in ENTRY_POINTS:
         return ENTRY_POINTS[words[0]], words[1:]
+    if words[:2] == ["python", "-m"] and words[2].startswith(("wavenet.", "distill.")):
+        return words[2], words[3:]
     if words[0] == "python" and words[1].startswith("scripts/"):
         imported = re.search(r"^from (\S+) import main$", (ROOT / words[1]).read_text(encoding="utf-8"), re.MULTILINE)
         assert imported, f"{words[1]} does not import a main"

@@ -13,6 +13,7 @@ from torch import Tensor
 from wavenet.layers import shift_right
 
 _BLOCK = 64
+_NOTHING = 1e-40  # of a block, handed on to the next but one: no precision sees it beside the rest
 
 
 def pre_emphasis(wav: Tensor, coefficient: float, gain: float = 1.0) -> Tensor:
@@ -24,7 +25,8 @@ def de_emphasis(emphasised: Tensor, coefficient: float, gain: float = 1.0) -> Te
     """y (B, T) -> x (B, T), x_t = y_t / gain + coefficient x_{t-1}: the exact inverse, without a loop over t.
 
     Blocks of 64 samples are one triangular product; what each block hands to the next is the same recursion with
-    coefficient^64 on a signal 64 times shorter.
+    coefficient^64 on a signal 64 times shorter, until that is nothing. How often depends on the coefficient alone, so
+    that the operations are the same for every length.
     """
     if coefficient == 0.0:
         return emphasised / gain
@@ -39,7 +41,7 @@ def _recursion(signal: Tensor, coefficient: float) -> Tensor:
     # In float64: 0.9^63 and the like are exact enough there, and then rounded once.
     decay = (float(coefficient) ** delay.clamp(min=0).double() * (delay >= 0)).to(signal.dtype)
     blocks = F.pad(signal, (0, -length % _BLOCK)).unflatten(-1, (-1, _BLOCK)) @ decay.T
-    if blocks.shape[-2] > 1:
-        carried = shift_right(_recursion(blocks[..., -1], float(coefficient) ** _BLOCK))
-        blocks = blocks + carried[..., None] * (float(coefficient) ** (time + 1).double()).to(signal.dtype)
+    last, between = blocks[..., -1], float(coefficient) ** _BLOCK
+    carried = shift_right(_recursion(last, between) if between > _NOTHING else last)
+    blocks = blocks + carried[..., None] * (float(coefficient) ** (time + 1).double()).to(signal.dtype)
     return blocks.flatten(-2)[..., :length]

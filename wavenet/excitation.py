@@ -21,7 +21,8 @@ _FADE = 0.94  # share of half the sample rate from which harmonics fade out, to 
 def phase(pitch: Pitch, audio: AudioConfig, offset: Tensor | None = None) -> Tensor:
     """phi (B, T) in cycles, in [0, 1), computed in float64: f0 (B, F) [Hz], offset (B,) in cycles or None for 0."""
     kernel = linear_kernel(audio.hop_length).double().to(pitch.f0.device)
-    f0 = F.pad(pitch.f0.double()[:, None], (1, 1), mode="replicate")[:, 0].unfold(1, 3, 1) / audio.sample_rate
+    # Divided before the product and not beside it: ONNX Runtime would fuse the two, with a factor in float32.
+    f0 = F.pad(pitch.f0.double()[:, None] / audio.sample_rate, (1, 1), mode="replicate")[:, 0].unfold(1, 3, 1)
     within = f0 @ kernel.cumsum(1)  # (B, F, hop): what a frame adds until each of its samples
     start = F.pad(within[..., -1].cumsum(1), (1, 0))[:, :-1, None]
     cycles = (start + within).flatten(1)

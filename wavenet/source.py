@@ -17,7 +17,7 @@ from wavenet.pitch.contour import Pitch
 
 SIGNALS = 4  # channels of Source.signals
 _TINY = 1e-9
-_LONGER = 4  # transforms of a filter's response, over those of its spectrum
+LONGER = 4  # transforms of a filter's response, over those of its spectrum
 _MOST = 5.0  # what one band may ask of a harmonic, as a factor
 _SEEN = 0.02  # share of the best seen line's weight from which a line counts as seen by the bands
 
@@ -57,6 +57,10 @@ class Source(nn.Module):
             magnitude = magnitude * refinement
         angle = between(_folded_spectrum(log_magnitude).imag, place)
         return harmonics(cycles, torch.polar(magnitude, angle).transpose(1, 2), self.audio)
+
+    def response(self, log_magnitude: Tensor, taps: int) -> Tensor:
+        """The filter of minimum phase (B, F, taps) that has a spectrum (B, F, bins): `minimum_phase`."""
+        return minimum_phase(log_magnitude, taps)
 
     @torch.no_grad()
     def refinement(self, mel: Tensor, log_voice: Tensor, log_noise: Tensor, pitch: Pitch) -> Tensor:
@@ -107,7 +111,7 @@ def minimum_phase(log_magnitude: Tensor, taps: int) -> Tensor:
     every spectrum. The other taps come by transforms four times longer, as a response of a sharp spectrum outlasts n.
     """
     cepstrum = _folded(log_magnitude)
-    size = _LONGER * cepstrum.shape[-1]
+    size = LONGER * cepstrum.shape[-1]
     rest = torch.fft.irfft(torch.exp(torch.fft.rfft(cepstrum, size)), size)[..., 1:taps]
     return torch.cat([torch.exp(cepstrum[..., :1]), rest], -1)
 

@@ -48,7 +48,7 @@ class IAF(Flow):
         inputs = shift_right(noise)[:, None]
         if self.signals:
             inputs = torch.cat([inputs, self._signals(cond)], 1)
-        return self._bounded(self.stack(inputs, cond).to(noise.dtype))  # autocast ends here
+        return self.bounded(self.stack(inputs, cond).to(noise.dtype))  # autocast ends here
 
     def forward(self, noise: Tensor, cond: Conditioning | None = None) -> tuple[Tensor, Tensor]:
         """In parallel over t."""
@@ -81,7 +81,8 @@ class IAF(Flow):
         assert signals is not None, "this flow was built with sample-rate signals"
         return signals
 
-    def _bounded(self, params: Tensor) -> tuple[Tensor, Tensor]:
+    def bounded(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        """loc (B, T) and log_scale (B, T), softly inside its range, from what the network gives, (B, 2, T)."""
         loc, raw = params.unbind(1)
         return loc, soft_floor(-soft_floor(-raw, -self.high), self.low)
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from distill.flows.base import Flow
 from wavenet.config import AudioConfig, SourceFilterConfig, require
 from wavenet.pitch.contour import Pitch
-from wavenet.source import Source, minimum_phase
+from wavenet.source import Source
 from wavenet.upsample import Conditioning, linear_kernel
 
 _FRAMES = 32  # filtered at once: their rows stay in the processor's cache
@@ -122,7 +122,7 @@ class SourceFilter(Flow):
                 gains = [_at(part, self.places) for part in self._corrections(standardised, own)]
                 log_noise, log_voice, breath = log_noise + gains[0], log_voice + gains[1], breath + gains[2]
             log_noise = log_noise - self.log_noise_level + pitch.voiced[..., None] * F.logsigmoid(breath)
-            filters = minimum_phase(log_noise, self.config.taps).transpose(1, 2)
+            filters = self.source.response(log_noise, self.config.taps).transpose(1, 2)
             beside = self._beside(breath, pitch).log()
             refinement = self.source.refinement(mel, plain + beside, plain + F.logsigmoid(breath), pitch)
             if own is not pitch:  # the mel knows only of harmonics where its own are

@@ -1,0 +1,20 @@
+"""Flows by torch.compile, which works when the first signal comes, for a minute or more."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import torch
+
+from distill.student import Engine, Student
+from wavenet.errors import UserError
+
+
+def compiled(student: Student) -> Engine:
+    """Raises UserError on a CPU without a C++ compiler (CXX, or g++ or clang++ on the path)."""
+    compilers = (os.environ.get("CXX", ""), "g++", "clang++")
+    if next(student.parameters()).device.type == "cpu" and not any(shutil.which(name) for name in compilers if name):
+        raise UserError("engine: found no C++ compiler, which compile needs, expected CXX or g++ or clang++")
+    engine: Engine = torch.compile(student.through, dynamic=True)
+    return engine

@@ -1,0 +1,192 @@
+r"""Flows tile by tile: what a tile of samples needs stays in the processor's cache through a whole flow.
+
+Rows are samples and columns channels, so that a convolution of k taps is k products of (tile, C) by (C, O), each added
+to the last in place, and every layer keeps the (k - 1) dilation rows before the tile: nothing is computed twice and the
+result is that of the whole signal. Two folds leave a layer k + 2 products and one pass for the gate:
+
+    constants   h_l = g_l + c_l with c_{l+1} = sqrt(1/2) (c_l + residual bias): a layer's biases and what they add to
+                the next layers are one constant on its gates. Before the first sample h is 0, so g is -c_l there.
+    scales      sqrt(1/2) of the residual sum and 1 / sqrt(L) of the skips are in the weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill.engines.gate import Array, gate
+from distill.flows.autoregressive import IAF
+from wavenet.layers import GatedBlock, shift_right
+from wavenet.upsample import Conditioning
+
+_TILE = 1024  # samples, about: of 256 to 2048, measured at 64 channels, none is 5% faster
+
+
+class TiledFlows:
+    """signal (B, T), Conditioning of the same T -> signal (B, T), through every IAF of `flows`, on a CPU in float32."""
+
+    def __init__(self, flows: list[IAF]) -> None:
+        self._flows = [_TiledFlow(flow) for flow in flows]
+        one = np.zeros((3, 2), np.float32)
+        gate(one[:1].copy(), one, one[:, :1].copy(), one[0].copy(), one[:1, :1].copy())  # compiled now, if ever
+
+    @torch.no_grad()
+    def __call__(self, signal: Tensor, cond: Conditioning) -> Tensor:
+        """One signal after the other."""
+        for flow in self._flows:
+            signal = flow(signal, cond)
+        return signal
+
+
+class _TiledFlow:
+    """One IAF, its weights turned into the products' order."""
+
+    def __init__(self, flow: IAF) -> None:
+        stack, config = flow.stack, flow.stack.config
+        self.flow, self.taps = flow, config.kernel_size
+        blocks = [block for block in stack.blocks if isinstance(block, GatedBlock)]
+        self.input = _by_rows(stack.input.weight)  # (k I, R)
+        assert stack.input.bias is not None
+        constant = stack.input.bias.detach().float()
+        scale, skips = 1 / math.sqrt(len(blocks)), torch.zeros(config.skip_channels)
+        self.layers = []
+        for block, dilation in zip(blocks, config.dilations, strict=True):
+            weight, bias = block.dilated.weight.detach().float(), block.dilated.bias
+            output, rest = block.output.weight.detach().float()[:, :, 0].T, block.output.bias
+            assert bias is not None
+            assert rest is not None
+            self.layers.append(
+                _Layer(
+                    dilation,
+                    [tap.T.contiguous() for tap in weight.unbind(2)],
+                    (bias.detach().float() + weight.sum(2) @ constant).numpy(),
+                    (math.sqrt(0.5) * output[:, : config.residual_channels]).contiguous(),
+                    (scale * output[:, config.residual_channels :]).contiguous(),
+                    constant,
+                )
+            )
+            residual, skip = rest.detach().float().split(block.sizes)
+            constant = math.sqrt(0.5) * (constant + residual)
+            skips += scale * skip
+        self.skips = skips
+        self.hidden, self.output = (
+            (_by_rows(module.weight), module.bias.detach().float())
+            for module in (stack.hidden, stack.output)
+            if module.bias is not None
+        )
+
+    def __call__(self, signal: Tensor, cond: Conditioning) -> Tensor:
+        assert self.flow.stack.condition is not None
+        projected = torch.matmul(self.flow.stack.condition.weight, cond.frames).float()
+        frames = projected.unflatten(1, (len(self.layers), -1)).transpose(2, 3).contiguous()  # (B, L, F + 2, G)
+        inputs = shift_right(signal)[:, None]
+        if self.flow.signals:
+            assert cond.signals is not None
+            inputs = torch.cat([inputs, cond.signals], 1)
+        rows = F.pad(inputs.float(), (self.taps - 1, 0)).unfold(2, self.taps, 1)  # (B, I, T, k)
+        rows = rows.permute(0, 2, 3, 1).flatten(2).contiguous()  # (B, T, k I)
+        kernel = cond.kernel.detach().float().contiguous()
+        results = [self._one(*parts, kernel) for parts in zip(rows, frames, strict=True)]
+        loc, log_scale = self.flow.bounded(torch.stack(results).transpose(1, 2).to(signal.dtype))
+        return signal * torch.exp(log_scale) + loc
+
+    def _one(self, rows: Tensor, frames: Tensor, kernel: Tensor) -> Tensor:
+        """rows (T, k I), frames (L, F + 2, G) -> parameters (T, 2) before their bounds."""
+        hop = kernel.shape[1]
+        count = max(1, round(_TILE / hop))  # frames of a tile
+        work = _Work(self, min(count * hop, len(rows)))
+        parts = []
+        for first in range(0, frames.shape[1] - 2, count):
+            last = min(first + count, frames.shape[1] - 2)
+            parts.append(work.tile(rows[first * hop : last * hop], frames[:, first : last + 2], kernel))
+        return torch.cat(parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layer:
+    """One gated block: taps oldest first, (R, G) each, bias (G,), residual (C, R), skip (C, S), constant (R,)."""
+
+    dilation: int
+    taps: list[Tensor]
+    bias: Array
+    residual: Tensor
+    skip: Tensor
+    constant: Tensor
+
+    @property
+    def reach(self) -> int:
+        return (len(self.taps) - 1) * self.dilation
+
+
+class _Work:
+    """Memory of one signal on its way through one flow: what every layer has seen, and a tile's intermediate values."""
+
+    def __init__(self, flow: _TiledFlow, tile: int) -> None:
+        self.flow = flow
+        gates = flow.layers[0].taps[0].shape[1]
+        self.gates, self.gated = torch.empty(tile, gates), torch.empty(tile, gates // 2)
+        self.past = [_Past(layer, tile) for layer in flow.layers]
+        self.total = torch.empty(tile, flow.skips.shape[0])
+        self.last = torch.empty(tile, flow.input.shape[1])
+
+    def tile(self, rows: Tensor, frames: Tensor, kernel: Tensor) -> Tensor:
+        """The next rows (n, k I) with their frames (L, n / hop + 2, G) -> parameters (n, 2)."""
+        count = len(rows)
+        gates, gated, total = self.gates[:count], self.gated[:count], self.total[:count]
+        total.copy_(self.flow.skips.expand_as(total))
+        arrays, weights = (gates.numpy(), gated.numpy()), kernel.numpy()
+        hidden = self.past[0].room(count)
+        torch.mm(rows, self.flow.input, out=hidden)
+        for place, layer in enumerate(self.flow.layers):
+            past = self.past[place]
+            torch.mm(past.delayed(count, layer.reach), layer.taps[0], out=gates)
+            for tap in range(1, len(layer.taps)):
+                gates.addmm_(past.delayed(count, layer.reach - tap * layer.dilation), layer.taps[tap])
+            gate(arrays[0], frames[place].numpy(), weights, layer.bias, arrays[1])
+            total.addmm_(gated, layer.skip)
+            if place + 1 < len(self.past):  # what the last layer would hand on is not used
+                after = self.past[place + 1].room(count)
+                torch.addmm(hidden, gated, layer.residual, beta=math.sqrt(0.5), out=after)
+                past.passed(count)
+                hidden = after
+            else:
+                past.passed(count)
+        for weight, bias in (self.flow.hidden, self.flow.output):
+            total = torch.addmm(bias, F.leaky_relu_(total, 0.2), weight)
+        return total
+
+
+class _Past:
+    """A layer's input: `reach` rows of the past, then the present ones, in a strip that is wound back at its end."""
+
+    def __init__(self, layer: _Layer, tile: int) -> None:
+        self.reach = layer.reach
+        tiles = -(-max(layer.reach, tile) // tile)
+        self.strip = torch.empty(layer.reach + tiles * tile, len(layer.constant))
+        self.strip[: self.reach] = -layer.constant
+        self.place = self.reach  # of the next sample
+
+    def room(self, count: int) -> Tensor:
+        """Where the next `count` rows are to be written."""
+        if self.place + count > len(self.strip):
+            self.strip[: self.reach] = self.strip[self.place - self.reach : self.place]
+            self.place = self.reach
+        return self.strip[self.place : self.place + count]
+
+    def delayed(self, count: int, delay: int) -> Tensor:
+        """The rows of `room`, so many samples earlier."""
+        return self.strip[self.place - delay : self.place - delay + count]
+
+    def passed(self, count: int) -> None:
+        """The present rows are past."""
+        self.place += count
+
+
+def _by_rows(weight: Tensor) -> Tensor:
+    """Weights (O, I, k) of a convolution -> (k I, O)."""
+    return weight.detach().float().permute(2, 1, 0).flatten(0, 1).contiguous()
