@@ -41,7 +41,8 @@ _NEVER = 2**40
 class RecipeTask:
     """recipe: YAML of a teacher or a student; teacher: the teacher's YAML, for a student. Untrained, seed 0.
 
-    threads, device, autocast: instead of the recipe's. Raises UserError for a student without a teacher.
+    threads, device, autocast: instead of the recipe's. Raises UserError for a student without a teacher, and for the
+    perceptual term, whose classifier no recipe names.
     """
 
     recipe: str
@@ -60,7 +61,8 @@ class RecipeTask:
             config = from_dict(TrainConfig, dataclasses.asdict(config) | {"autocast": self.autocast})
         if "objective" not in settings:
             model = _teacher(self.recipe, data)
-            return Task("teacher", model, {}, likelihood_loss, _nothing), config, _crops(model, data, config)
+            batches = _batches(model, model.pitch is not None, data, config, folder)
+            return Task("teacher", model, {}, likelihood_loss, _nothing), config, batches
         require(self.teacher is not None, "teacher", None, f"the teacher's recipe, which {self.recipe} distils")
         return self._student(settings, data, config, folder)
 
@@ -72,8 +74,8 @@ class RecipeTask:
         torch.manual_seed(0)
         model = Student(adopt(from_dict(StudentRecipe, settings["model"]), teacher))
         warm_start(model, teacher)
-        crops = _crops(model, data, config)
-        batches: Dataset[Batch] = crops if model.prior is None else with_pitch(crops, folder, 0)
+        pitched = model.pitch is not None or teacher.pitch is not None
+        batches = _batches(model, pitched, data, config, folder)
         loss = Distillation(teacher, objective, config.crop_length, config.batch_size).loss
         return Task("student", model, {}, loss, _nothing, progress="kl/kl"), config, batches
 
@@ -91,9 +93,12 @@ def _teacher(path: str, data: DataConfig) -> Teacher:
     return build_teacher(config, dataclasses.replace(corpus, train=corpus.train[:_CLIPS]), Path("none"))[1]
 
 
-def _crops(model: Teacher | Student, data: DataConfig, config: TrainConfig) -> CropDataset:
+def _batches(
+    model: Teacher | Student, pitched: bool, data: DataConfig, config: TrainConfig, folder: Path
+) -> Dataset[Batch]:
     clips = open_corpus(data.root, model.config.audio).train[:_CLIPS]
-    return CropDataset(clips, model.config.audio, config.crop_length, config.batch_size, config.seed)
+    crops = CropDataset(clips, model.config.audio, config.crop_length, config.batch_size, config.seed)
+    return with_pitch(crops, folder, 0) if pitched else crops
 
 
 def _nothing(_: nn.Module) -> Validation:

@@ -35,7 +35,7 @@ class CausalConv1d(nn.Conv1d):
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, T) -> (B, O, T)."""
         if self.kernel_size == (1,):  # a matrix product, on a CPU much faster as such than as a convolution
-            weight = self.weight[:, :, 0].expand(len(input), -1, -1)
+            weight = self.weight[:, :, 0].expand(input.shape[0], -1, -1)  # len() would fix it in an export
             return torch.bmm(weight, input) if self.bias is None else torch.baddbmm(self.bias[:, None], weight, input)
         return super().forward(F.pad(input, (self.reach, 0)))
 
