@@ -114,9 +114,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--out", type=str, required=True, help="FILE.json; a chart goes to FILE.png")
     parser.add_argument("--seconds", type=float, help="of audio for each run (default: 1)")
     parser.add_argument("--repeats", type=int, help="timed rounds (default: 5)")
-    parser.add_argument(
-        "--naive_seconds", "--naive-seconds", type=float, help="for naive sampling, 0: without (default: 0.05)"
-    )
+    parser.add_argument("--naive_seconds", "--naive-seconds", type=float, help="by naive sampling (default: 0.05)")
     parser.add_argument("--budget", type=float, help="seconds that a run may take: slow methods make less (default: 4)")
     parser.add_argument("--lengths", type=str, default="", help="further lengths of audio [s], separated by commas")
     parser.add_argument("--batches", type=str, default="", help="further numbers of signals, separated by commas")
@@ -128,7 +126,5 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--page", type=str, help="a Markdown page whose section takes the tables, e.g. docs/results.md")
     parser.add_argument("--section", type=str, default="speed", help="name of the page's markers")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE.json")
-    parser.add_argument(
-        "--quick", action="store_true", help="less audio, fewer rounds, no naive sampling: under a minute"
-    )
+    parser.add_argument("--quick", action="store_true", help="less of all, no naive sampling: under a minute")
     return parser

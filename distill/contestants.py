@@ -80,8 +80,8 @@ def repeated(model: Any, mel: Tensor, seconds: float, batch: int) -> Tensor:
 def agreement(name: str, model: Any, mel: Tensor, method: str, short: float, long: float, seed: int) -> Iterator[str]:
     """What the checks of a method found, line by line; UserError when it is not the reference's computation.
 
-    A sequential method must give the naive sampler's audio over `short` seconds (0: not asked), and its own back under teacher forcing
-    over `long`; a student's engine the audio of torch's.
+    A sequential method must give the naive sampler's audio over `short` seconds (0: not asked), and its own back under
+    teacher forcing over `long`; a student's engine the audio of torch's.
     """
     whole = repeated(model, mel, long, 1)
     hop = model.config.audio.hop_length

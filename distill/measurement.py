@@ -48,8 +48,8 @@ def benchmark(
     samples_per_second of "NET METHOD" over that of another, and its net is the first's.
 
     lengths [s], batches: further rows, one of the two at a time, for methods that make them in `budget` seconds a run;
-    slower methods make as much of `seconds` as they can. `naive` makes naive_seconds only, with 0 it is left out, of the
-    checks too. Models must be on `device`; TF32 is off and `threads` holds meanwhile.
+    slower methods make as much of `seconds` as they can. `naive` makes naive_seconds only, and with 0 is left out, of
+    the checks too. Models must be on `device`; TF32 is off and `threads` holds meanwhile.
 
     Raises UserError for settings without sense, and when a method does not give the reference's audio (at most 1e-4
     apart at the same noise), or a sampler not its own back under teacher forcing: such a method is not timed.

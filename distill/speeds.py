@@ -51,8 +51,8 @@ def markdown_table(result: dict[str, Any]) -> str:
         setting = f"{first['device']}, {first['threads']} thread(s), batch {first['batch']}"
         explained = (
             f"x real time is seconds of audio made in a second. Medians of {first['repeats']} on {setting}. of FMA: "
-            "the share of the machine's multiply-adds; of floor: of the speed of a sampler that did nothing but read the "
-            "weights that each sample must."
+            "the share of the machine's multiply-adds; of floor: of the speed of a sampler that did nothing but read "
+            "the weights that each sample must."
         )
         lines += ["", explained]
     lines += growth(result["rows"])

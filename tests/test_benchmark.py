@@ -8,7 +8,9 @@ import json
 import pytest
 import torch
 
-from distill.benchmark import benchmark, main, markdown_table
+from distill.benchmark import main
+from distill.measurement import benchmark
+from distill.speeds import crossover, growth, markdown_table, ratios
 from tests.conftest import AUDIO, random_mel, randomise, small_stack, small_student, small_teacher
 from wavenet import checkpoint, teacher
 from wavenet.arguments import to_dict
@@ -29,18 +31,21 @@ ROW = {
     "min",
     "max",
     "repeats",
+    "share_of_fma",
+    "share_of_floor",
 }
 SHORT = {"seconds": 0.02, "repeats": 3, "naive_seconds": 0.004}
 
 
-CEILINGS = ("gemm_gflops", "gemv_gflops", "copy_gb_per_s")
+CEILINGS = ("fma_gflops", "gemm_gflops", "gemv_gflops", "copy_gb_per_s")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _short_ceilings():
     """The ceilings have their own test."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distill.benchmark.ceilings", lambda device: dict.fromkeys(CEILINGS, 1.0))
+        patch.setattr("distill.measurement.ceilings", lambda device: dict.fromkeys(CEILINGS, 1.0))
+        patch.setattr("distill.ceilings._SECONDS", 0.01)
         yield
 
 
@@ -76,6 +81,7 @@ def test_schema(result):
         ("big", "cached"),
         ("big", "fused"),
         ("fast", "parallel"),
+        ("fast", "tiled"),
     ]
     assert result["ceilings"].keys() == set(CEILINGS)
     assert [(net["name"], net["kind"]) for net in result["nets"]] == [("big", "teacher"), ("fast", "student")]
@@ -95,14 +101,19 @@ def test_rows_are_consistent(result):
         assert (row["batch"], row["repeats"], row["threads"], row["device"]) == (2, 3, 1, "cpu")
     seconds = {row["method"]: row["seconds_of_audio"] for row in result["rows"]}
     # Whole frames of 2 ms: 10 of them, and 2 for the naive sampler.
-    assert seconds == {"naive": 0.004, "cached": 0.02, "fused": 0.02, "parallel": 0.02}
+    assert seconds == {"naive": 0.004, "cached": 0.02, "fused": 0.02, "parallel": 0.02, "tiled": 0.02}
 
 
 def test_ratios_follow_from_rows(result):
     speed = {f"{row['net']} {row['method']}": row["samples_per_second"] for row in result["rows"]}
     pairs = {(ratio["of"], ratio["over"]) for ratio in result["ratios"]}
-    parallel = {("fast parallel", f"big {method}") for method in ("naive", "cached", "fused")}
-    assert pairs == parallel | {("big cached", "big naive"), ("big fused", "big naive"), ("big fused", "big cached")}
+    passes = {
+        (f"fast {engine}", f"big {method}")
+        for engine in ("parallel", "tiled")
+        for method in ("naive", "cached", "fused")
+    }
+    same = {("big cached", "big naive"), ("big fused", "big naive"), ("big fused", "big cached")}
+    assert pairs == passes | same | {("fast tiled", "fast parallel")}
     for ratio in result["ratios"]:
         assert ratio.keys() == {"of", "over", "net", "device", "value"}
         assert ratio["value"] == pytest.approx(speed[ratio["of"]] / speed[ratio["over"]])
@@ -114,7 +125,79 @@ def test_table_has_a_line_for_every_row_and_ratio(result):
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     assert len({len(row) for row in cells}) == 1
     assert [row[:2] for row in cells[2:]] == [[row["net"], row["method"]] for row in result["rows"]]
-    assert sum(line.startswith("- ") for line in lines) == len(result["ratios"])
+    assert sum("times as fast as" in line and "It multiplies" not in line for line in lines) == len(result["ratios"])
+    assert sum("It multiplies" in line for line in lines) == 1  # a student, a teacher
+
+
+def test_shares_follow_from_rows(result):
+    nets = {net["name"]: net for net in result["nets"]}
+    for row in result["rows"]:
+        rate = 2 * nets[row["net"]]["macs_per_sample"] * row["samples_per_second"] / 1e9
+        assert row["share_of_fma"] == pytest.approx(rate / result["ceilings"]["fma_gflops"])
+        assert row["share_of_floor"] is None  # two signals at once, or one pass
+
+
+def test_lengths_and_batches_are_further_rows():
+    sweep = {"lengths": (0.02, 0.05), "batches": (1, 3), "methods": ("fused", "parallel")}
+    found = benchmark(nets(), random_mel(1).float(), announce=len, **SHORT | sweep)
+    places = [(row["net"], row["method"], row["batch"], round(row["seconds_of_audio"], 3)) for row in found["rows"]]
+    assert places == [
+        (net, method, batch, seconds)
+        for net, method in (("big", "fused"), ("fast", "parallel"))
+        for batch, seconds in ((1, 0.02), (1, 0.05), (3, 0.02))
+    ]
+    first = found["rows"][0]
+    assert first["share_of_floor"] == pytest.approx(first["samples_per_cpu_second"] / found["nets"][0]["floor"])
+    assert len(found["ratios"]) == 1  # the sweeps' rows are not compared
+    table = growth(found["rows"])
+    assert table[3] == "| net | method | 1 x 0.02 s | 1 x 0.05 s | 3 x 0.02 s |"
+    assert len(table) == 7
+
+
+def test_a_method_too_slow_for_the_budget_makes_less_and_is_not_swept():
+    settings = SHORT | {"seconds": 0.2, "lengths": (0.3,), "methods": ("cached",), "budget": 1e-6}
+    rows = benchmark(nets(), random_mel(1).float(), announce=len, **settings)["rows"]
+    assert [row["seconds_of_audio"] for row in rows] == [0.002]  # one frame
+
+
+def test_without_naive_nothing_is_held_against_it(monkeypatch):
+    naive = []
+    monkeypatch.setitem(teacher.SAMPLERS, "naive", lambda *arguments: naive.append(1))
+    said = []
+    settings = SHORT | {"naive_seconds": 0.0, "methods": ("naive", "fused")}
+    found = benchmark(nets(), random_mel(1).float(), announce=said.append, **settings)
+    assert [row["method"] for row in found["rows"]] == ["fused"]
+    assert not naive
+    assert "teacher forcing gives 100.00%" in said[-1]
+
+
+def row_of(net, method, speed):
+    return {"net": net, "method": method, "device": "cpu", "samples_per_second": speed}
+
+
+def test_the_verdict_names_who_loses_and_from_where_on():
+    """Arithmetic of 30 M a second against 20 M: a student of 3 M wins against teachers of more than 2 M a sample."""
+    nets = [{"name": "t", "macs_per_sample": 1e6}, {"name": "s", "macs_per_sample": 3e6}]
+    rows = [row_of("t", "cached", 2.0), row_of("t", "fused", 20.0), row_of("s", "parallel", 10.0)]
+    (line,) = crossover({"nets": nets, "rows": rows})
+    assert line.startswith("- s parallel is slower than t fused (0.50 of its speed): the parallel student loses here.")
+    assert "against teachers of more than 2 M a sample" in line
+    nets[0]["macs_per_sample"] = 4e6
+    rows[1]["samples_per_second"] = 5.0
+    (line,) = crossover({"nets": nets, "rows": rows})
+    assert line.startswith("- s parallel is 2 times as fast as t fused.")
+    assert {(r["of"], r["over"]) for r in ratios(rows)} == {
+        ("t fused", "t cached"),
+        ("s parallel", "t cached"),
+        ("s parallel", "t fused"),
+    }
+
+
+def test_an_engine_that_disagrees_is_refused(monkeypatch):
+    engines = "distill.contestants.build"
+    monkeypatch.setattr(engines, lambda name, student: lambda signal, cond: student.through(signal, cond) + 1.0)
+    with pytest.raises(UserError, match=r"fast: found tiled and torch \d.* apart, expected at most 0\.0001"):
+        benchmark(nets(), random_mel(1).float(), methods=("tiled",), announce=len, **SHORT)
 
 
 def test_contestants_that_disagree_are_refused(monkeypatch):
@@ -143,18 +226,20 @@ def test_a_ring_that_is_wrong_at_a_long_dilation_alone_is_refused(monkeypatch):
 
 def test_the_machine_is_announced_before_anything_is_timed(monkeypatch):
     said = []
-    monkeypatch.setattr("distill.benchmark.measure", lambda *_: (_ for _ in ()).throw(UserError("now")))
+    monkeypatch.setattr("distill.measurement.measure", lambda *_: (_ for _ in ()).throw(UserError("now")))
     with pytest.raises(UserError, match="now"):
         benchmark(nets(), random_mel(1).float(), announce=said.append, **SHORT)
     assert said[0].startswith("machine: cpu ")
-    assert said[3].startswith("ceilings with 1 thread(s)")
+    assert said[1].startswith("ceilings with 1 thread(s)")
     assert "cached equals naive" in said[4]
 
 
 def test_threads_are_restored(monkeypatch):
     mel, seen = random_mel(1).float(), []
     torch.set_num_threads(2)
-    monkeypatch.setattr("distill.benchmark.describe", lambda device: {"threads": seen.append(torch.get_num_threads())})
+    monkeypatch.setattr(
+        "distill.measurement.describe", lambda device: {"threads": seen.append(torch.get_num_threads())}
+    )
     benchmark(nets(), mel, threads=1, methods=("parallel",), announce=len, **SHORT)
     assert torch.get_num_threads() == 2
     with pytest.raises(UserError, match="a method that one of the models has"):
@@ -169,7 +254,10 @@ def test_threads_are_restored(monkeypatch):
         ({"methods": ("fast",)}, "methods: found 'fast'"),
         ({"methods": ("cached", "cached")}, "each once"),
         ({"seconds": float("nan")}, "seconds: found nan"),
-        ({"naive_seconds": 0.0}, "naive_seconds: found 0"),
+        ({"naive_seconds": -1.0}, "naive_seconds: found -1"),
+        ({"budget": 0.0}, "budget: found 0"),
+        ({"lengths": (0.0,)}, "lengths: found"),
+        ({"batches": (0,)}, "batches: found"),
         ({"repeats": 0}, "repeats: found 0"),
         ({"threads": 0}, "threads: found 0"),
         ({"batch": -1}, "batch: found -1"),
@@ -197,6 +285,26 @@ def test_the_command_writes_what_it_prints(runs, tmp_path, capsys):
     assert {path.name for path in out.parent.iterdir()} == {"speed.json", "speed.png"}
 
 
+def test_the_tables_go_into_a_page(runs, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- speed:begin -->\nold\n<!-- speed:end -->\nafter\n")
+    assert main([*command(runs, tmp_path / "speed.json"), "--page", str(page)]) == 0
+    text = page.read_text()
+    assert text.startswith("before\n<!-- speed:begin -->\n| net |")
+    assert text.endswith("<!-- speed:end -->\nafter\n")
+    assert markdown_table(json.loads((tmp_path / "speed.json").read_text())) in text
+    assert "Machine: cpu " in text
+
+
+def test_a_page_without_markers_is_known_before_the_wait(runs, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("mine")
+    assert main([*command(runs, tmp_path / "speed.json"), "--page", str(page)]) == 2
+    assert "found no markers, expected <!-- speed:begin -->" in capsys.readouterr().err
+    assert page.read_text() == "mine"
+    assert not (tmp_path / "speed.json").exists()
+
+
 def test_without_matplotlib_one_line_says_so(runs, tmp_path, capsys, monkeypatch):
     real = builtins.__import__
 
@@ -220,6 +328,8 @@ def test_without_matplotlib_one_line_says_so(runs, tmp_path, capsys, monkeypatch
         (["--repeats", "many"], "repeats"),
         (["--methods", "quick"], "methods: found 'quick'"),
         (["--device", "abacus"], "abacus"),
+        (["--nets", "huge"], "--nets: found 'huge'"),
+        (["--lengths", "1,long"], "--lengths: found '1,long'"),
         (["--mel", "absent.npy"], "absent.npy: found no such file"),
     ],
 )

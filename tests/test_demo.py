@@ -50,7 +50,8 @@ def test_page_shows_every_system_and_every_file_it_names_is_there(run):
 def test_figures_hold_what_the_page_and_readme_are_made_of(run):
     figures = json.loads((run / "demo.json").read_text())
     assert set(figures) == {"gates", "metrics", "benchmark", "teacher"}
-    assert {row["method"] for row in figures["benchmark"]["rows"]} == {"naive", "cached", "fused", "parallel"}
+    methods = {row["method"] for row in figures["benchmark"]["rows"]}
+    assert methods == {"naive", "cached", "fused", "parallel", "tiled"}
     assert {ratio["over"].split()[-1] for ratio in figures["benchmark"]["ratios"]} >= {"naive", "cached"}
     history = read_metrics(run / TEXTBOOK)
     again = check_gates(history, {"systems": figures["metrics"]})

@@ -139,6 +139,19 @@ def test_a_broken_network_shows():
     assert bool(seeded(model, mel, "fused").isnan().any())
 
 
+def test_changed_weights_are_packed_again():
+    model, mel = small_teacher(), random_mel(1, 4)
+    before = seeded(model, mel, "fused")
+    weight = model.stack.blocks[2].dilated.weight
+    with torch.no_grad():
+        weight.mul_(1.5)
+    torch.testing.assert_close(seeded(model, mel, "fused"), seeded(model, mel, "cached"), rtol=0, atol=1e-9)
+    weight.data = weight.data / 1.5
+    torch.testing.assert_close(seeded(model, mel, "fused"), before, rtol=0, atol=1e-9)
+    weight.data[0, 0, 0] += 1
+    torch.testing.assert_close(seeded(model, mel, "fused"), seeded(model, mel, "cached"), rtol=0, atol=1e-9)
+
+
 def test_inverse_without_conditioning_is_the_inverse():
     flow = randomise(IAF(small_stack(3)).double(), scale=0.3).eval()
     noise = torch.randn(3, 90, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

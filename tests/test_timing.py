@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from distill.machine import ceilings, describe
+from distill.machine import describe
 from distill.timing import measure, peak_memory_mb
 
 
@@ -44,13 +44,6 @@ def test_peak_memory_sees_what_a_run_frees_and_forgets_the_run_before():
     large, after = peak_memory_mb(hold(200)), peak_memory_mb(lambda: None)
     assert 190 < large - before < 260
     assert abs(after - before) < 40
-
-
-def test_ceilings_are_positive_and_a_matrix_product_is_the_fastest_arithmetic():
-    found = ceilings("cpu", seconds=0.05)
-    assert found.keys() == {"gemm_gflops", "gemv_gflops", "copy_gb_per_s"}
-    assert found["gemm_gflops"] > found["gemv_gflops"] > 0
-    assert found["copy_gb_per_s"] > 0
 
 
 def test_the_machine_is_named():

@@ -50,8 +50,8 @@ def drive(
     """
     like = noise if noise is not None else given
     assert like is not None
-    dtype = np.float64 if next(stack.parameters()).dtype == torch.float64 else np.float32
-    sizes, weights = pack(stack, dtype)
+    sizes, weights = pack(stack)
+    dtype = weights.input.dtype.type
     batch, length = like.shape[:2]
     frames, kernel = _frames(stack, cond, batch, dtype)
     whole = Drive(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,27 @@ _HUGE = 2**22  # bytes from which the system gives an array large pages
 Floats = npt.NDArray[Any]
 
 
-def pack(stack: Stack, dtype: type[np.floating[Any]]) -> tuple[Sizes, Weights]:
-    """Sizes and packed weights. The scalings of the residual sum and of the skips are in the matrices here."""
+# What was packed last of each stack: the state of its parameters then, and the result.
+_PACKED: weakref.WeakKeyDictionary[Stack, tuple[object, tuple[Sizes, Weights]]] = weakref.WeakKeyDictionary()
+
+
+def pack(stack: Stack) -> tuple[Sizes, Weights]:
+    """Sizes and packed weights, in the stack's precision; packed again only when a parameter has changed.
+
+    Versions tell of changes, but for those by way of `.data`: sums tell of these.
+    """
+    state = [
+        (parameter.data_ptr(), parameter._version, parameter.dtype, float(parameter.detach().sum()))
+        for parameter in stack.parameters()
+    ]
+    if stack not in _PACKED or _PACKED[stack][0] != state:
+        _PACKED[stack] = state, _pack(stack)
+    return _PACKED[stack][1]
+
+
+def _pack(stack: Stack) -> tuple[Sizes, Weights]:
+    """The scalings of the residual sum and of the skips are in the matrices here."""
+    dtype = np.float64 if next(stack.parameters()).dtype == torch.float64 else np.float32
     blocks = [block for block in stack.blocks if isinstance(block, GatedBlock)]
     config, layers = stack.config, len(blocks)
     residual = config.residual_channels

@@ -1,0 +1,43 @@
+"""The limits of the machine, and the floor of a sampler, counted by hand."""
+
+import pytest
+import torch
+
+from distill.ceilings import ceilings, sequential_limits
+from distill.references import REFERENCES, reference
+from wavenet.fused.rates import multiply_add_rate, stream_rate
+
+
+def test_every_limit_is_positive_and_arithmetic_in_the_nearest_cache_is_the_fastest():
+    torch.set_num_threads(1)
+    found = ceilings("cpu", seconds=0.1)
+    assert found.keys() == {"fma_gflops", "gemm_gflops", "gemv_gflops", "copy_gb_per_s"}
+    assert found["fma_gflops"] > found["gemv_gflops"] > 0
+    assert found["gemm_gflops"] > found["gemv_gflops"]
+    assert found["copy_gb_per_s"] > 0
+
+
+def test_streaming_a_large_net_is_no_faster_than_multiplying_in_the_cache():
+    assert stream_rate([(512, 512)] * 16, 0.05) < multiply_add_rate(0.05)
+
+
+def test_streamed_weights_are_counted():
+    """small: 20 layers of 64 -> 128 and 64 -> 128, the last without its residual; 2 inputs, the head, 30 outputs."""
+    limits = sequential_limits(reference("small"), 0.02)
+    assert limits["streamed_weights"] == 2 * 64 + 20 * 2 * 64 * 128 - 64 * 64 + 64 * 64 + 64 * 30
+    assert 0 < limits["bound"] < limits["floor"]
+    delayed = 1 / limits["bound"] - 1 / limits["floor"]
+    assert delayed == pytest.approx(20 * 64 * 128 / multiply_add_rate(0.05), rel=0.5)
+
+
+def test_a_student_has_no_floor():
+    assert sequential_limits(reference("student")) == {"streamed_weights": None, "floor": None, "bound": None}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_references_are_always_the_same_net(name):
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first, second = reference(name), reference(name)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
