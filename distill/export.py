@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib.util
 import io
 import json
@@ -115,9 +116,11 @@ def onnx_file(
     """
     import onnx
 
+    # What asks for a gradient runs functions that have their own, which no exporter takes.
+    frozen = copy.deepcopy(module).eval().requires_grad_(False)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
-            module.eval(),
+            frozen,
             kwargs=example,
             input_names=list(example),
             output_names=[output],

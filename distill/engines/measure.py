@@ -69,12 +69,12 @@ def _rows(path: str, student: Student, names: Sequence[str], seconds: float, rep
     timings = measure(runs | {_PRODUCT: functools.partial(_multiply, matrix, result)}, repeats)
     product = _PRODUCTS * _SIDE**3 / timings.pop(_PRODUCT).median_cpu / 1e9
     macs = sum(flow.macs_per_sample for flow in student.iafs) * signal.numel()
-    rows = [f"| {Path(path).stem} | {_PRODUCT} | {product:.1f} | 1 | | | |"]
+    rows = [f"| {Path(path).stem} | {_PRODUCT} | {product:.3g} | 1 | | | |"]
     for name, timing in timings.items():
         rate = macs / timing.median_cpu / 1e9
         real = signal.numel() / audio.sample_rate / timing.median_cpu
         apart, level = _apart(found[name], found[DEFAULT])
-        cells = f"{rate:.1f} | {rate / product:.2f} | {real:.2f} | {apart:.1g} | {level:.0f}"
+        cells = f"{rate:.3g} | {rate / product:.2f} | {real:.2f} | {apart:.1g} | {level:.0f}"
         rows.append(f"| {Path(path).stem} | {name} | {cells} |")
     return rows
 
