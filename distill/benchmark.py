@@ -12,12 +12,12 @@ import jsonargparse
 from torch import Tensor
 
 from distill.charts import Bar, draw_bars
-from distill.contestants import KNOWN
 from distill.evaluate import write_json
 from distill.markers import fill
-from distill.measurement import METHODS, benchmark
-from distill.references import REFERENCES, reference
-from distill.speeds import base, machine_line, markdown_table
+from distill.speed.contestants import KNOWN
+from distill.speed.measurement import METHODS, benchmark
+from distill.speed.references import REFERENCES, reference
+from distill.speed.tables import base, machine_line, markdown_table
 from distill.synthesize import read_mel
 from distill.systems import load_systems
 from wavenet.arguments import parse_arguments

@@ -23,9 +23,9 @@ from distill.clips import NamedClip
 from distill.evaluate import evaluate
 from distill.gates import FLOW_0, KL_ONLY, SOURCE_FILTER, TEXTBOOK, check_gates
 from distill.jobs import Job, exit_status, run_jobs
-from distill.measurement import benchmark
 from distill.report import write_report
-from distill.speeds import markdown_table
+from distill.speed.measurement import benchmark
+from distill.speed.tables import markdown_table
 from wavenet.arguments import parse_arguments
 from wavenet.data import load_clip, open_corpus
 from wavenet.errors import DONE, INTERRUPTED, SOME_FAILED, UserError, command

@@ -13,7 +13,7 @@ import numpy as np
 from distill.markers import fill
 from distill.metrics import METRICS
 from distill.report import sound_path
-from distill.speeds import markdown_table
+from distill.speed.tables import markdown_table
 from wavenet.arguments import parse_arguments
 from wavenet.audio import read_audio
 from wavenet.errors import UserError, command

@@ -21,11 +21,11 @@ from typing import Any
 import jsonargparse
 from torch.utils.data import Dataset
 
-from distill import recipe_task
 from distill.evaluate import write_json
-from distill.machine import describe
-from distill.recipe_task import RecipeTask
-from distill.timing import synchronize
+from distill.speed import recipe_task
+from distill.speed.machine import describe
+from distill.speed.recipe_task import RecipeTask
+from distill.speed.timing import synchronize
 from wavenet.arguments import parse_arguments
 from wavenet.config import require
 from wavenet.data import Batch

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from distill.benchmark import main
-from distill.measurement import benchmark
-from distill.speeds import crossover, growth, markdown_table, ratios
+from distill.speed.measurement import benchmark
+from distill.speed.tables import crossover, growth, markdown_table, ratios
 from tests.conftest import AUDIO, random_mel, randomise, small_stack, small_student, small_teacher
 from wavenet import checkpoint, teacher
 from wavenet.arguments import to_dict
@@ -44,8 +44,8 @@ CEILINGS = ("fma_gflops", "gemm_gflops", "gemv_gflops", "copy_gb_per_s")
 def _short_ceilings():
     """The ceilings have their own test."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distill.measurement.ceilings", lambda device: dict.fromkeys(CEILINGS, 1.0))
-        patch.setattr("distill.ceilings._SECONDS", 0.01)
+        patch.setattr("distill.speed.measurement.ceilings", lambda device: dict.fromkeys(CEILINGS, 1.0))
+        patch.setattr("distill.speed.ceilings._SECONDS", 0.01)
         yield
 
 
@@ -194,7 +194,7 @@ def test_the_verdict_names_who_loses_and_from_where_on():
 
 
 def test_an_engine_that_disagrees_is_refused(monkeypatch):
-    engines = "distill.contestants.build"
+    engines = "distill.speed.contestants.build"
     monkeypatch.setattr(engines, lambda name, student: lambda signal, cond: student.through(signal, cond) + 1.0)
     with pytest.raises(UserError, match=r"fast: found tiled and torch \d.* apart, expected at most 0\.0001"):
         benchmark(nets(), random_mel(1).float(), methods=("tiled",), announce=len, **SHORT)
@@ -226,7 +226,7 @@ def test_a_ring_that_is_wrong_at_a_long_dilation_alone_is_refused(monkeypatch):
 
 def test_the_machine_is_announced_before_anything_is_timed(monkeypatch):
     said = []
-    monkeypatch.setattr("distill.measurement.measure", lambda *_: (_ for _ in ()).throw(UserError("now")))
+    monkeypatch.setattr("distill.speed.measurement.measure", lambda *_: (_ for _ in ()).throw(UserError("now")))
     with pytest.raises(UserError, match="now"):
         benchmark(nets(), random_mel(1).float(), announce=said.append, **SHORT)
     assert said[0].startswith("machine: cpu ")
@@ -238,7 +238,7 @@ def test_threads_are_restored(monkeypatch):
     mel, seen = random_mel(1).float(), []
     torch.set_num_threads(2)
     monkeypatch.setattr(
-        "distill.measurement.describe", lambda device: {"threads": seen.append(torch.get_num_threads())}
+        "distill.speed.measurement.describe", lambda device: {"threads": seen.append(torch.get_num_threads())}
     )
     benchmark(nets(), mel, threads=1, methods=("parallel",), announce=len, **SHORT)
     assert torch.get_num_threads() == 2

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from distill.ceilings import ceilings, sequential_limits
-from distill.references import REFERENCES, reference
+from distill.speed.ceilings import ceilings, sequential_limits
+from distill.speed.references import REFERENCES, reference
 from wavenet.fused.rates import multiply_add_rate, stream_rate
 
 

@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from distill.machine import describe
-from distill.timing import measure, peak_memory_mb
+from distill.speed.machine import describe
+from distill.speed.timing import measure, peak_memory_mb
 
 
 def test_rounds_are_interleaved_after_one_warm_up_of_each():

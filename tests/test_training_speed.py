@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from distill import objective
-from distill.recipe_task import RecipeTask
+from distill.speed.recipe_task import RecipeTask
 from distill.training_speed import comparison_table, main, profile_distillation, profile_teacher, shares_table
 from wavenet.errors import USER_MISTAKE
 

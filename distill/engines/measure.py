@@ -15,9 +15,9 @@ from torch import Tensor
 
 from distill import models
 from distill.engines.table import DEFAULT, ENGINES, build
-from distill.machine import cpu_model
+from distill.speed.machine import cpu_model
+from distill.speed.timing import conditions, measure
 from distill.student import Engine, Student
-from distill.timing import conditions, measure
 from wavenet.arguments import from_dict, parse_arguments
 from wavenet.config import StudentConfig, require
 from wavenet.errors import DONE, UserError, command

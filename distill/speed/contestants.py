@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distill.agreement import FLIPS, TOLERANCE, difference, engine_difference, not_given_back, speakers_of
 from distill.engines.table import DEFAULT, ENGINES, build
+from distill.speed.agreement import FLIPS, TOLERANCE, difference, engine_difference, not_given_back, speakers_of
 from wavenet.errors import UserError
 from wavenet.teacher import SAMPLERS, Teacher
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from distill import models
-from distill.ceilings import ceilings, sequential_limits
-from distill.contestants import KNOWN, PARALLEL, Contestant, agreement, contestant, methods_of, pace
-from distill.machine import describe
-from distill.speeds import limits_line, ratios, short
-from distill.timing import Timing, conditions, measure
+from distill.speed.ceilings import ceilings, sequential_limits
+from distill.speed.contestants import KNOWN, PARALLEL, Contestant, agreement, contestant, methods_of, pace
+from distill.speed.machine import describe
+from distill.speed.tables import limits_line, ratios, short
+from distill.speed.timing import Timing, conditions, measure
 from wavenet.config import require
 from wavenet.teacher import SAMPLERS
 
@@ -44,7 +44,7 @@ def benchmark(
     Returns {"machine", "nets", "ceilings", "rows", "ratios"}: samples_per_second counts the whole batch and is the
     median of `repeats` interleaved rounds, min and max the slowest and fastest round, x_real_time = batch x seconds of
     audio / wall seconds, peak_memory_mb as in timing.peak_memory_mb. share_of_fma is the net's multiply-adds a second
-    over the machine's, share_of_floor a sampler's speed per CPU second over its floor (distill/ceilings.py). A ratio is
+    over the machine's, share_of_floor a sampler's speed per CPU second over its floor (ceilings.py). A ratio is
     samples_per_second of "NET METHOD" over that of another, and its net is the first's.
 
     lengths [s], batches: further rows, one of the two at a time, for methods that make them in `budget` seconds a run;

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from distill.timing import synchronize
+from distill.speed.timing import synchronize
 from wavenet.fused.rates import multiply_add_rate, stream_rate
 from wavenet.stack import Stack
 

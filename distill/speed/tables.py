@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill.contestants import KNOWN
+from distill.speed.contestants import KNOWN
 from wavenet.teacher import SAMPLERS
 
 Row = dict[str, Any]
@@ -110,7 +110,7 @@ def machine_line(result: dict[str, Any]) -> str:
 
 
 def limits_line(limits: Mapping[str, float]) -> str:
-    """The rates of distill.ceilings in words."""
+    """The rates of distill.speed.ceilings in words."""
     names = {"fma": "multiply-adds", "gemm": "matrix x matrix", "gemv": "matrix x vector"}
     rates = [f"{text} {limits[key]:.1f} GFLOP/s" for name, text in names.items() if (key := f"{name}_gflops") in limits]
     return ", ".join([*rates, f"copy {limits['copy_gb_per_s']:.1f} GB/s"])
