@@ -10,7 +10,6 @@ import soundfile
 import torch
 
 from distill.engines import table, tiled
-from distill.engines.gate import gate
 from distill.engines.measure import main as measure
 from distill.engines.table import ENGINES, build
 from distill.engines.tiled import TiledFlows
@@ -79,21 +78,6 @@ def test_onnx_equals_torch(settings):
 @pytest.mark.slow
 def test_compile_equals_torch():
     compare(small_student(flows=1).float(), "compile", 2, 23)
-
-
-def test_the_gate_over_the_whole_range():
-    values = torch.cat([torch.linspace(-60, 60, 4001), torch.tensor([0.0, 1e-30, float("inf"), -float("inf")])])
-    gates = torch.stack([values, values.flip(0), values, -values], 1).contiguous()  # two channels
-    hop = len(gates)
-    frames, kernel = torch.randn(3, 4), torch.rand(3, hop)
-    bias, found = torch.randn(4), torch.empty(hop, 2)
-    whole = gates + bias + kernel.T @ frames
-    gate(*(array.numpy() for array in (gates.clone(), frames, kernel, bias, found)))
-    expected = torch.tanh(whole[:, :2]) * torch.sigmoid(whole[:, 2:])
-    torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-6)
-    gates[5, 0] = gates[6, 3] = float("nan")
-    gate(*(array.numpy() for array in (gates, frames, kernel, bias, found)))
-    assert torch.isnan(found).nonzero().tolist() == [[5, 0], [6, 1]]
 
 
 @pytest.mark.parametrize("settings", [{}, {"prior": "source_filter"}], ids=["textbook", "source-filter"])

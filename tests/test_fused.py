@@ -195,6 +195,20 @@ def test_nonlinearities_in_float32():
     np.testing.assert_allclose(power, np.exp(-np.abs(b)), rtol=3e-7)
 
 
+def test_the_gate_keeps_infinities_and_nan():
+    @numba.njit
+    def evaluate(a, b, product):
+        for i in range(len(a)):
+            product[i] = gated(a[i], b[i])
+
+    infinite, nan = float("inf"), float("nan")
+    a = np.array([infinite, -infinite, 1.0, 1.0, nan, 1.0], np.float32)
+    b = np.array([infinite, infinite, infinite, -infinite, 1.0, nan], np.float32)
+    product = np.empty_like(a)
+    evaluate(a, b, product)
+    np.testing.assert_allclose(product, [1, -1, np.tanh(1), 0, nan, nan], atol=1e-6)
+
+
 def test_without_a_place_for_the_cache(monkeypatch):
     def refuse(*arguments, **settings):
         if settings.get("cache"):

@@ -1,8 +1,8 @@
 r"""Flows tile by tile: what a tile of samples needs stays in the processor's cache through a whole flow.
 
-Rows are samples and columns channels, so that a convolution of k taps is k products of (tile, C) by (C, O), each added
-to the last in place, and every layer keeps the (k - 1) dilation rows before the tile: nothing is computed twice and the
-result is that of the whole signal. Two folds leave a layer k + 2 products and one pass for the gate:
+Rows are samples and columns channels, so that a convolution of k taps is k products of (tile, C) by (C, O), and every
+layer keeps the (k - 1) dilation rows before the tile: nothing is computed twice and the result is that of the whole
+signal. Two folds leave a layer k + 2 products and one pass for the gate, in compiled code (layer.py):
 
     constants   h_l = g_l + c_l with c_{l+1} = sqrt(1/2) (c_l + residual bias): a layer's biases and what they add to
                 the next layers are one constant on its gates. Before the first sample h is 0, so g is -c_l there.
@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.engines.gate import Array, gate
+from distill.engines import layer as compiled
+from distill.engines.layer import Array
 from distill.flows.autoregressive import IAF
+from wavenet.fused.products import padded, panels
 from wavenet.layers import GatedBlock, shift_right
 from wavenet.upsample import Conditioning
 
@@ -32,8 +35,7 @@ class TiledFlows:
 
     def __init__(self, flows: list[IAF]) -> None:
         self._flows = [_TiledFlow(flow) for flow in flows]
-        one = np.zeros((3, 2), np.float32)
-        gate(one[:1].copy(), one, one[:, :1].copy(), one[0].copy(), one[:1, :1].copy())  # compiled now, if ever
+        compiled.prepare()
 
     @torch.no_grad()
     def __call__(self, signal: Tensor, cond: Conditioning) -> Tensor:
@@ -62,12 +64,12 @@ class _TiledFlow:
             assert rest is not None
             self.layers.append(
                 _Layer(
-                    dilation,
-                    [tap.T.contiguous() for tap in weight.unbind(2)],
+                    np.array([(self.taps - 1 - tap) * dilation for tap in range(self.taps)], np.int64),
+                    np.concatenate([panels(tap.T.numpy()) for tap in weight.unbind(2)]),
                     (bias.detach().float() + weight.sum(2) @ constant).numpy(),
-                    (math.sqrt(0.5) * output[:, : config.residual_channels]).contiguous(),
-                    (scale * output[:, config.residual_channels :]).contiguous(),
-                    constant,
+                    panels((math.sqrt(0.5) * output[:, : config.residual_channels]).numpy()),
+                    panels((scale * output[:, config.residual_channels :]).numpy()),
+                    constant.numpy(),
                 )
             )
             residual, skip = rest.detach().float().split(block.sizes)
@@ -90,14 +92,14 @@ class _TiledFlow:
             inputs = torch.cat([inputs, cond.signals], 1)
         rows = F.pad(inputs.float(), (self.taps - 1, 0)).unfold(2, self.taps, 1)  # (B, I, T, k)
         rows = rows.permute(0, 2, 3, 1).flatten(2).contiguous()  # (B, T, k I)
-        kernel = cond.kernel.detach().float().contiguous()
+        kernel = cond.kernel.detach().float().T.contiguous().numpy()  # (hop, 3)
         results = [self._one(*parts, kernel) for parts in zip(rows, frames, strict=True)]
         loc, log_scale = self.flow.bounded(torch.stack(results).transpose(1, 2).to(signal.dtype))
         return signal * torch.exp(log_scale) + loc
 
-    def _one(self, rows: Tensor, frames: Tensor, kernel: Tensor) -> Tensor:
+    def _one(self, rows: Tensor, frames: Tensor, kernel: Array) -> Tensor:
         """rows (T, k I), frames (L, F + 2, G) -> parameters (T, 2) before their bounds."""
-        hop = kernel.shape[1]
+        hop = len(kernel)
         count = max(1, round(_TILE / hop))  # frames of a tile
         work = _Work(self, min(count * hop, len(rows)))
         parts = []
@@ -109,18 +111,14 @@ class _TiledFlow:
 
 @dataclasses.dataclass(frozen=True)
 class _Layer:
-    """One gated block: taps oldest first, (R, G) each, bias (G,), residual (C, R), skip (C, S), constant (R,)."""
+    """One gated block, its matrices in panels: taps oldest first with their delays, bias (G,), constant (R,)."""
 
-    dilation: int
-    taps: list[Tensor]
+    delays: Any
+    taps: Array
     bias: Array
-    residual: Tensor
-    skip: Tensor
-    constant: Tensor
-
-    @property
-    def reach(self) -> int:
-        return (len(self.taps) - 1) * self.dilation
+    residual: Array
+    skip: Array
+    constant: Array
 
 
 class _Work:
@@ -128,36 +126,40 @@ class _Work:
 
     def __init__(self, flow: _TiledFlow, tile: int) -> None:
         self.flow = flow
-        gates = flow.layers[0].taps[0].shape[1]
-        self.gates, self.gated = torch.empty(tile, gates), torch.empty(tile, gates // 2)
         self.past = [_Past(layer, tile) for layer in flow.layers]
-        self.total = torch.empty(tile, flow.skips.shape[0])
-        self.last = torch.empty(tile, flow.input.shape[1])
+        self.skips = len(flow.skips)
+        self.total = torch.zeros(tile, padded(self.skips))
 
-    def tile(self, rows: Tensor, frames: Tensor, kernel: Tensor) -> Tensor:
+    def tile(self, rows: Tensor, frames: Tensor, kernel: Array) -> Tensor:
         """The next rows (n, k I) with their frames (L, n / hop + 2, G) -> parameters (n, 2)."""
-        count = len(rows)
-        gates, gated, total = self.gates[:count], self.gated[:count], self.total[:count]
-        total.copy_(self.flow.skips.expand_as(total))
-        arrays, weights = (gates.numpy(), gated.numpy()), kernel.numpy()
-        hidden = self.past[0].room(count)
-        torch.mm(rows, self.flow.input, out=hidden)
+        count, channels = len(rows), self.flow.input.shape[1]
+        total = self.total[:count]
+        total[:, : self.skips] = self.flow.skips
+        nothing = self.past[0].room(0)
+        torch.mm(rows, self.flow.input, out=self.past[0].room(count)[:, :channels])
         for place, layer in enumerate(self.flow.layers):
             past = self.past[place]
-            torch.mm(past.delayed(count, layer.reach), layer.taps[0], out=gates)
-            for tap in range(1, len(layer.taps)):
-                gates.addmm_(past.delayed(count, layer.reach - tap * layer.dilation), layer.taps[tap])
-            gate(arrays[0], frames[place].numpy(), weights, layer.bias, arrays[1])
-            total.addmm_(gated, layer.skip)
-            if place + 1 < len(self.past):  # what the last layer would hand on is not used
-                after = self.past[place + 1].room(count)
-                torch.addmm(hidden, gated, layer.residual, beta=math.sqrt(0.5), out=after)
-                past.passed(count)
-                hidden = after
-            else:
-                past.passed(count)
+            # What the last layer would hand on is not used.
+            after = self.past[place + 1].room(count) if place + 1 < len(self.past) else nothing
+            compiled.layer(
+                layer.taps,
+                layer.bias,
+                frames[place].numpy(),
+                kernel,
+                layer.residual,
+                layer.skip,
+                past.strip.numpy(),
+                past.place,
+                layer.delays,
+                after.numpy(),
+                total.numpy(),
+                frames.shape[2],
+                channels,
+            )
+            past.place += count
+        total = total[:, : self.skips]
         for weight, bias in (self.flow.hidden, self.flow.output):
-            total = torch.addmm(bias, F.leaky_relu_(total, 0.2), weight)
+            total = torch.addmm(bias, F.leaky_relu(total, 0.2), weight)
         return total
 
 
@@ -165,10 +167,11 @@ class _Past:
     """A layer's input: `reach` rows of the past, then the present ones, in a strip that is wound back at its end."""
 
     def __init__(self, layer: _Layer, tile: int) -> None:
-        self.reach = layer.reach
-        tiles = -(-max(layer.reach, tile) // tile)
-        self.strip = torch.empty(layer.reach + tiles * tile, len(layer.constant))
-        self.strip[: self.reach] = -layer.constant
+        self.reach = int(layer.delays[0])
+        tiles = -(-max(self.reach, tile) // tile)
+        channels = len(layer.constant)
+        self.strip = torch.zeros(self.reach + tiles * tile, padded(channels))
+        self.strip[: self.reach, :channels] = -torch.from_numpy(layer.constant)
         self.place = self.reach  # of the next sample
 
     def room(self, count: int) -> Tensor:
@@ -177,14 +180,6 @@ class _Past:
             self.strip[: self.reach] = self.strip[self.place - self.reach : self.place]
             self.place = self.reach
         return self.strip[self.place : self.place + count]
-
-    def delayed(self, count: int, delay: int) -> Tensor:
-        """The rows of `room`, so many samples earlier."""
-        return self.strip[self.place - delay : self.place - delay + count]
-
-    def passed(self, count: int) -> None:
-        """The present rows are past."""
-        self.place += count
 
 
 def _by_rows(weight: Tensor) -> Tensor:
