@@ -22,7 +22,7 @@ from distill.student import Student
 from wavenet.config import AudioConfig
 from wavenet.excitation import phase
 from wavenet.pitch.contour import Pitch
-from wavenet.source import LONGER, Source, between
+from wavenet.source import LONGER, Source, between, lag_window
 from wavenet.upsample import Conditioning, linear_kernel
 
 _GROUP = 16  # harmonics of one inner sum
@@ -93,9 +93,10 @@ class RealSource(Source):
         return real_harmonics(cycles, magnitude * torch.cos(angle), magnitude * torch.sin(angle), self.audio)
 
     def response(self, log_magnitude: Tensor, taps: int) -> Tensor:
-        """The filter of minimum phase (B, F, taps), as wavenet.source.minimum_phase makes it."""
+        """The filter of minimum phase (B, F, taps), as in Source."""
+        log_magnitude = _limited(log_magnitude, taps)
         cepstrum, half = _folded(log_magnitude), log_magnitude.shape[-1]
-        size = LONGER * 2 * (half - 1)
+        size = 2 * (half - 1)
         bins = size // 2 + 1
         log_real = cepstrum @ _table(cepstrum, size, half, bins)
         turn = -cepstrum @ _table(cepstrum, size, half, bins, sine=True)
@@ -117,6 +118,22 @@ class RealSource(Source):
         torch._check(groups >= 1)
         order = torch.arange(1, groups * _GROUP + 1, device=pitch.f0.device).to(pitch.f0.dtype)
         return pitch.f0[..., None] * order
+
+
+def _limited(log_magnitude: Tensor, taps: int) -> Tensor:
+    """wavenet.source.limited by real products."""
+    bins = log_magnitude.shape[-1]
+    size = 2 * (bins - 1)
+    lags = min(taps, size // 2)
+    power = torch.exp(2 * log_magnitude.double())
+    ends = torch.full((bins,), 2.0 / size, dtype=torch.float64)
+    ends[0] = ends[-1] = 1.0 / size
+    window = lag_window(lags)
+    correlation = (power * ends) @ _table(power, size, bins, lags) * window
+    double = torch.full((lags,), 2.0, dtype=torch.float64)
+    double[0] = 1.0
+    smooth = (correlation * double) @ _table(power, LONGER * size, lags, LONGER * (bins - 1) + 1)
+    return (0.5 * torch.log(smooth)).to(log_magnitude.dtype)
 
 
 def real_harmonics(cycles: Tensor, real: Tensor, imaginary: Tensor, audio: AudioConfig) -> Tensor:

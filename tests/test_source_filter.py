@@ -9,6 +9,7 @@ import torch
 from distill.flows.base import log_prob
 from distill.flows.source_filter import SourceFilter
 from tests.conftest import AUDIO, UPSAMPLE, random_mel, randomise
+from wavenet import source
 from wavenet.config import AudioConfig, SourceFilterConfig
 from wavenet.data import load_clip, open_corpus
 from wavenet.distributions.logistic import Logistic
@@ -19,7 +20,7 @@ from wavenet.excitation import fade, harmonic_count, harmonics, phase, voicing
 from wavenet.features import LogMel
 from wavenet.pitch.contour import Pitch, filled
 from wavenet.pitch.tracker import track
-from wavenet.source import minimum_phase
+from wavenet.source import limited, minimum_phase
 from wavenet.upsample import Upsample
 
 EIGHT = AudioConfig(sample_rate=8000, n_fft=256, win_length=256, hop_length=64, n_mels=40, f_max=4000.0)
@@ -100,6 +101,49 @@ def test_minimum_phase_recovers_a_filter_that_has_it():
     response = 3 * (1 - 0.7 * turn) / ((1 - 0.9 * turn) * (1 + 0.5 * turn))
     expected = torch.fft.irfft(response, size)[:64]
     torch.testing.assert_close(minimum_phase(response.abs().log(), 64), expected, rtol=1e-9, atol=1e-9)
+
+
+def sharp_spectra(count: int) -> torch.Tensor:
+    """log |H| (count, 129) over 60 dB, rough from bin to bin: no filter of so many taps has them."""
+    walk = torch.cumsum(torch.randn(count, 129, generator=torch.Generator().manual_seed(0)).double(), 1)
+    return walk * (60 / 8.69) / (walk.amax(1, keepdim=True) - walk.amin(1, keepdim=True))
+
+
+@pytest.mark.parametrize("taps", [2, 16, 32, 128, 200])
+def test_every_filter_has_its_zeros_inside_the_circle(taps):
+    spectra = limited(sharp_spectra(40), taps)
+    for response in minimum_phase(spectra, taps, longer=1).numpy():
+        assert np.abs(np.roots(response)).max() < 1.0
+    longer = minimum_phase(spectra, 256, longer=1)
+    kept = min(taps, 128)
+    # That is all there is of it: nothing was cut off.
+    assert float((longer[:, kept:].abs().amax(1) / longer.abs().amax(1)).max()) < 1e-3
+
+
+def test_the_limit_keeps_a_smooth_spectrum_and_the_mean_power():
+    smooth = torch.cos(torch.linspace(0, 2 * torch.pi, 129).double())[None]
+    torch.testing.assert_close(limited(smooth, 64)[:, ::4], smooth, rtol=0, atol=0.02)
+    sharp = sharp_spectra(5)
+    power = [torch.fft.irfft(torch.exp(2 * spectrum))[:, 0] for spectrum in (sharp, limited(sharp, 32))]
+    torch.testing.assert_close(power[1], power[0], rtol=1e-10, atol=0)
+
+
+def test_the_inverse_does_not_grow(monkeypatch):
+    """A change of one sample is forgotten 500 samples later; with responses that are cut off it has grown instead."""
+
+    def growth() -> float:
+        flow, mel = small_flow(), 3 * random_mel(1, 60)
+        cond, z = small_conditioning(flow, mel), noise(1, 60)
+        with torch.no_grad():
+            signal, _ = flow(z, cond)
+        moved = signal.clone()
+        moved[:, 20] += 1e-6
+        apart = (flow.inverse(moved, cond)[0] - flow.inverse(signal, cond)[0]).abs()[0]
+        return float(apart[500:].max() / apart[:100].max())
+
+    assert growth() < 1e-6
+    monkeypatch.setattr(source, "limited", lambda log_magnitude, taps: log_magnitude)
+    assert growth() > 1
 
 
 def test_phase_integrates_f0_and_goes_on_across_frames():

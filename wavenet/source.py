@@ -8,6 +8,7 @@ frequency axis around each frequency, which takes the harmonics out of the envel
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavenet.config import AudioConfig
@@ -59,8 +60,8 @@ class Source(nn.Module):
         return harmonics(cycles, torch.polar(magnitude, angle).transpose(1, 2), self.audio)
 
     def response(self, log_magnitude: Tensor, taps: int) -> Tensor:
-        """The filter of minimum phase (B, F, taps) that has a spectrum (B, F, bins): `minimum_phase`."""
-        return minimum_phase(log_magnitude, taps)
+        """The filter of minimum phase (B, F, taps) whose spectrum (B, F, bins) that many taps can have."""
+        return minimum_phase(limited(log_magnitude, taps), taps, longer=1)
 
     @torch.no_grad()
     def refinement(self, mel: Tensor, log_voice: Tensor, log_noise: Tensor, pitch: Pitch) -> Tensor:
@@ -103,15 +104,40 @@ class Source(nn.Module):
         return torch.stack([level, level * torch.sin(angle), level * torch.cos(angle), voice], 1)
 
 
-def minimum_phase(log_magnitude: Tensor, taps: int) -> Tensor:
+def limited(log_magnitude: Tensor, taps: int) -> Tensor:
+    r"""log |H| (..., n / 2 + 1) -> (..., 4 n / 2 + 1), smoothed to what a filter of so many taps has exactly.
+
+    The power's autocorrelation is weighted by that of a sine's half wave of `taps` samples, v, and so ends after
+    taps - 1 lags. Its transform is a mean of the power with weights |V|^2 and positive: by Fejer and Riesz it is the
+    power of a filter of `taps` taps all whose zeros lie inside the unit circle. A response that is merely cut off has
+    zeros outside, and an inverse that grows without bound.
+    """
+    size = 2 * (log_magnitude.shape[-1] - 1)
+    lags = min(taps, size // 2)
+    # float64: far from the peaks the power is 1e-8 of theirs, below what float32 leaves of the sums.
+    correlation = torch.fft.irfft(torch.exp(2 * log_magnitude.double()), size)[..., :lags]
+    correlation = correlation * lag_window(lags).to(log_magnitude.device)
+    between = F.pad(correlation, (0, LONGER * size - 2 * lags + 1))
+    power = torch.fft.rfft(torch.cat([between, correlation[..., 1:].flip(-1)], -1)).real
+    return (0.5 * torch.log(power)).to(log_magnitude.dtype)
+
+
+def lag_window(lags: int) -> Tensor:
+    """Autocorrelation (lags,) of sin(pi (i + 1/2) / lags), i < lags, over its first value; float64."""
+    wave = torch.sin(torch.pi * (torch.arange(lags, dtype=torch.float64) + 0.5) / lags)
+    correlation = torch.fft.irfft(torch.fft.rfft(wave, 2 * lags).abs().square(), 2 * lags)[:lags]
+    return correlation / correlation[0]
+
+
+def minimum_phase(log_magnitude: Tensor, taps: int, longer: int = LONGER) -> Tensor:
     r"""h (..., taps), causal and of minimum phase, from log |H| (..., n / 2 + 1) at the bins of an n-point transform.
 
     c = irfft(log |H|), with c_1 ... c_{n/2-1} doubled and the other half dropped, h = irfft(exp(rfft(c))) (Oppenheim
     and Schafer, Discrete-Time Signal Processing, 13.5). h_0 is taken as e^{c_0}, c_0 the mean of log |H|: positive for
-    every spectrum. The other taps come by transforms four times longer, as a response of a sharp spectrum outlasts n.
+    every spectrum. The other taps come by `longer` transforms, as a response of a sharp spectrum outlasts n.
     """
     cepstrum = _folded(log_magnitude)
-    size = LONGER * cepstrum.shape[-1]
+    size = longer * cepstrum.shape[-1]
     rest = torch.fft.irfft(torch.exp(torch.fft.rfft(cepstrum, size)), size)[..., 1:taps]
     return torch.cat([torch.exp(cepstrum[..., :1]), rest], -1)
 
