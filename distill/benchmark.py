@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distill.charts import Bar, draw_bars
 from distill.evaluate import write_json
-from distill.markers import fill
+from distill.markers import check, fill
 from distill.speed.contestants import KNOWN
 from distill.speed.measurement import METHODS, benchmark
 from distill.speed.references import REFERENCES, reference
@@ -26,7 +26,6 @@ from wavenet.data import load_clip, open_corpus
 from wavenet.device import resolve_device
 from wavenet.errors import DONE, UserError, command
 
-_BEING_MEASURED = "Being measured."
 _QUICK: dict[str, Any] = {"seconds": 0.25, "repeats": 3, "naive_seconds": 0.0, "budget": 0.5}
 _USUAL: dict[str, Any] = {"seconds": 1.0, "repeats": 5, "naive_seconds": 0.05, "budget": 4.0}
 
@@ -44,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if out.exists() and not arguments.overwrite:
         raise UserError(f"{out}: found an existing file, expected none (--overwrite replaces it)")
     if arguments.page:
-        fill(Path(arguments.page), _BEING_MEASURED, arguments.section)  # markers that are not there, before the wait
+        check(Path(arguments.page), arguments.section)  # before the wait
     usual = _QUICK if arguments.quick else _USUAL
     settings = {name: usual[name] if (value := arguments[name]) is None else value for name in usual}
     nets = [name for name in arguments.nets.split(",") if name]

@@ -296,6 +296,14 @@ def test_the_tables_go_into_a_page(runs, tmp_path, capsys):
     assert "Machine: cpu " in text
 
 
+def test_a_page_outlives_a_failure(runs, tmp_path, capsys, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- speed:begin -->\nprecious\n<!-- speed:end -->\n")
+    monkeypatch.setattr("distill.benchmark.benchmark", lambda *_, **__: (_ for _ in ()).throw(UserError("no")))
+    assert main([*command(runs, tmp_path / "speed.json"), "--page", str(page)]) == 2
+    assert "precious" in page.read_text()
+
+
 def test_a_page_without_markers_is_known_before_the_wait(runs, tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text("mine")

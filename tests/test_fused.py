@@ -133,10 +133,42 @@ def test_a_mixture_follows_its_distribution():
     assert float(gap) < 1.95 / 6000**0.5  # one in a thousand
 
 
-def test_a_broken_network_shows():
-    model, mel = small_teacher("gaussian"), random_mel(1, 4)
+@pytest.mark.parametrize("kind", ["mol", "gaussian", "mulaw"])
+def test_a_broken_network_shows(kind):
+    model, mel = small_teacher(kind), random_mel(1, 4)
     model.stack.blocks[1].output.bias.data[0] = float("nan")
     assert bool(seeded(model, mel, "fused").isnan().any())
+
+
+def test_other_precisions_no_signals_and_autocast():
+    model, mel = small_teacher().float(), random_mel(2, 4).float()
+    plain = model.sample(mel, "fused", seed=1)
+    assert model.sample(mel[:0], "fused", seed=1).shape == (0, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.sample(mel, "fused", seed=1).isfinite().all()
+    rounded = small_teacher().bfloat16()
+    assert rounded.sample(mel.bfloat16(), "fused", seed=1).isfinite().all()
+    with torch.inference_mode():
+        inside = small_teacher().float()
+    torch.testing.assert_close(inside.sample(mel, "fused", seed=1), plain, rtol=0, atol=1e-4)
+
+
+def test_an_interrupted_group_ends(monkeypatch):
+    model, mel = teacher_of(SIZES[1]), random_mel(4, 40)
+    monkeypatch.setattr(engine, "_AT_ONCE", 64)
+    pieces, loop = [], engine.run
+
+    def once(*arguments):
+        pieces.append(arguments[6])
+        if len(pieces) == 2:
+            raise KeyboardInterrupt
+        loop(*arguments)
+
+    once.overloads = loop.overloads
+    monkeypatch.setattr(engine, "run", once)
+    with pytest.raises(KeyboardInterrupt):
+        model.sample(mel, "fused", seed=0)
+    assert pieces == [0, 64]
 
 
 def test_changed_weights_are_packed_again():

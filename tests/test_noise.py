@@ -28,6 +28,7 @@ def test_a_stream_is_the_same_in_pieces_in_a_batch_and_in_any_precision():
     whole = uniforms([3, 2**63 + 5], 1000, 2)
     assert torch.equal(uniforms([3], 300, 2, first=700), whole[:1, 700:])
     assert torch.equal(uniforms([2**63 + 5], 1000, 1), whole[1:, :, :1])
+    assert torch.equal(uniforms(range(3), 2**18, 1), torch.cat([uniforms([n], 2**18) for n in range(3)]))
     assert torch.equal(uniforms([3], 1000, 2, dtype=torch.float64).float(), whole[:1])
     assert not torch.equal(uniforms([3], 10, first=2**32), uniforms([3], 10))
 
@@ -71,6 +72,9 @@ def test_seeds_of_a_teacher():
         teacher.sample(mel, seed=[1])
     with pytest.raises(UserError, match=r"generator: found .*, expected none beside a seed"):
         teacher.sample(mel, seed=1, generator=torch.Generator())
+    assert torch.equal(together, teacher.sample(mel, seed=torch.tensor(7)))
+    with pytest.raises(UserError, match=r"seed: found 1\.5, expected a whole number"):
+        teacher.sample(mel, seed=1.5)
     with pytest.raises(UserError, match="seed: found -1, expected 0 <= seed"):
         teacher.sample(mel, seed=-1)
 

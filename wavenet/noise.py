@@ -23,6 +23,7 @@ _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _STEPS = (0x9E3779B9, 0xBB67AE85)  # of the key: the golden ratio, sqrt(3) - 1
 _ROUNDS = 10
+_AT_ONCE = 2**18  # samples of all streams together
 _BITS = 23  # of a uniform: with half a step added, neither 0 nor 1 in float32
 
 
@@ -51,14 +52,19 @@ def uniforms(
 ) -> Tensor:
     """Uniforms (B, length, channels) in (0, 1) for samples first, first + 1, ...: one stream for each seed.
 
-    seeds: 0 <= seed < 2^64. channels: at most 4. The same numbers in every precision. Raises UserError beyond those.
+    seeds: 0 <= seed < 2^64. channels: at most 4. The same numbers in float32 and float64. Raises UserError beyond.
     """
     require(1 <= channels <= WORDS, "channels", channels, f"1 to {WORDS}")
     for seed in seeds:
         require(0 <= seed < 2**64, "seed", seed, "0 <= seed < 2^64")
-    time = torch.arange(first, first + length, device=device)
-    zero = torch.zeros_like(time)
-    counter = torch.stack([time & _WORD, time >> 32, zero, zero], -1)
-    key = torch.tensor([[seed & _WORD, seed >> 32] for seed in seeds], device=device)
-    words = philox(counter[None], key[:, None])[..., :channels]
-    return ((words >> (32 - _BITS)).to(dtype) + 0.5) * 2.0**-_BITS
+    parts = [part for seed in seeds for part in (seed & _WORD, seed >> 32)]
+    key = torch.tensor(parts, dtype=torch.int64, device=device).view(-1, 2)
+    found = torch.empty(len(seeds), length, channels, dtype=dtype, device=device)
+    stretch = max(1, _AT_ONCE // max(1, len(seeds)))  # the words of all times would be 50 times the result
+    for start in range(0, length, stretch):
+        time = torch.arange(first + start, first + min(start + stretch, length), device=device)
+        zero = torch.zeros_like(time)
+        counter = torch.stack([time & _WORD, time >> 32, zero, zero], -1)
+        words = philox(counter[None], key[:, None])[..., :channels]
+        found[:, start : start + stretch] = ((words >> (32 - _BITS)).double() + 0.5) * 2.0**-_BITS
+    return found

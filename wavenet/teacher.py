@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import operator
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -153,11 +154,12 @@ class Teacher(nn.Module):
     ) -> Tensor:
         """Draw wav (B, T) sequentially from mel (B, M, F).
 
-        method: auto is the fastest there is on the model's device, fused on a CPU and cached on a GPU.
-        The noise is uniform, drawn first and for the whole signal, so every method gives the same samples for the same
-        generator (a CPU one). With seeds instead, one for each signal (an int stands for seed, seed + 1, ...), the
-        noise is counter-based (wavenet/noise.py): a signal is then the same alone and in any batch. temperature scales
-        the scales (divides the logits of mu-law classes). Raises UserError for an unknown method.
+        method: auto is the fastest there is on the model's device, fused on a CPU and cached on a GPU. The noise is
+        uniform, drawn first and for the whole signal, so every method gives the same samples for the same generator (a
+        CPU one). With seeds instead, one for each signal (an int stands for seed, seed + 1, ...), the noise is
+        counter-based (wavenet/noise.py): a signal is then the same alone and in any batch, but for rounding, which may
+        move it by a level. temperature scales the scales (divides the logits of mu-law classes). Raises UserError for
+        an unknown method.
         """
         if method == AUTO:
             method = "fused" if mel.device.type == "cpu" else "cached"
@@ -170,7 +172,16 @@ class Teacher(nn.Module):
             noise = torch.rand(batch, length, self.noise_channels, generator=generator, dtype=mel.dtype).to(mel.device)
         else:
             require(generator is None, "generator", generator, "none beside a seed")
-            seeds = range(seed, seed + batch) if isinstance(seed, int) else seed
-            require(len(seeds) == batch, "seed", list(seeds), f"one for each of {batch} signals")
+            seeds = _seeds(seed, batch)
             noise = uniforms(seeds, length, self.noise_channels, dtype=mel.dtype, device=mel.device)
         return SAMPLERS[method](self, mel, noise, temperature, speaker)
+
+
+def _seeds(seed: int | Sequence[int], batch: int) -> list[int]:
+    try:
+        seeds = list(range(operator.index(seed), operator.index(seed) + batch))  # type: ignore[arg-type]
+    except TypeError:
+        require(isinstance(seed, Sequence), "seed", seed, "a whole number, or one for each signal")
+        seeds = [operator.index(one) for one in seed]  # type: ignore[union-attr]
+    require(len(seeds) == batch, "seed", seeds, f"one for each of {batch} signals")
+    return seeds

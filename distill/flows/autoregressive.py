@@ -72,7 +72,7 @@ class IAF(Flow):
         from wavenet.fused.engine import drive
         from wavenet.fused.loop import Law
 
-        law = Law(INVERSE, low=self.low, high=self.high)
+        law = Law(INVERSE, low=float(self.low), high=float(self.high))
         run = drive(self.stack, cond, law, given=signal, signals=self._signals(cond) if self.signals else None)
         return run.signal, -run.log_scales.to(signal)
 

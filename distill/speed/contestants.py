@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -11,14 +12,19 @@ from torch import Tensor, nn
 
 from distill.engines.table import DEFAULT, ENGINES, build
 from distill.speed.agreement import FLIPS, TOLERANCE, difference, engine_difference, not_given_back, speakers_of
+from distill.student import Engine
 from wavenet.errors import UserError
 from wavenet.teacher import SAMPLERS, Teacher
 
 PARALLEL = "parallel"  # a student's one pass, by torch; its other engines go by their own names
 _PASSES = (PARALLEL, *(name for name in ENGINES if name != DEFAULT))
 _TRIAL = 0.01  # seconds of audio
+_PART = 0.2  # of a run's budget that a trial may take
 # Slowest first, as they stand in tables and ratios.
 KNOWN = (*SAMPLERS, *_PASSES)
+
+
+_BUILT: weakref.WeakKeyDictionary[Any, dict[str, Engine]] = weakref.WeakKeyDictionary()
 
 
 class Contestant(NamedTuple):
@@ -47,7 +53,7 @@ def contestant(name: str, model: Any, mel: Tensor, method: str, seconds: float, 
     if method not in _PASSES:
         extra["method"] = method
     elif method != PARALLEL:
-        extra["engine"] = build(method, model)
+        extra["engine"] = _engine(method, model)
 
     def run() -> Tensor:
         wav: Tensor = model.sample(tiled, generator=torch.Generator().manual_seed(seed), **extra)
@@ -57,17 +63,20 @@ def contestant(name: str, model: Any, mel: Tensor, method: str, seconds: float, 
     return Contestant(name, method, batch, samples / audio.sample_rate, batch * samples, run)
 
 
-def pace(name: str, model: Any, mel: Tensor, method: str, seed: int) -> float:
-    """Seconds of audio that a method makes in a second, by a short trial of one signal."""
+def pace(name: str, model: Any, mel: Tensor, method: str, seconds: float, budget: float, seed: int) -> float:
+    """Seconds of audio of one signal that a method makes in a second, by trials: longer ones where they are cheap.
+
+    seconds: of audio, what is to be timed; budget: seconds that it may take.
+    """
     audio = model.config.audio
-    frames = max(1, round(_TRIAL * audio.sample_rate / audio.hop_length))
-    one = contestant(name, model, mel, method, frames * audio.hop_length / audio.sample_rate, 1, seed)
-    took = 0.0
-    for _ in range(2):  # the first may compile
+    length, rate = min(seconds, _TRIAL), 0.0
+    for _ in range(3):  # the first may compile, and what a call costs beside its samples shows in short ones
+        one = contestant(name, model, mel, method, length, 1, seed)
         start = time.perf_counter()
         one.run()
-        took = time.perf_counter() - start
-    return one.seconds / took
+        rate = one.seconds / (time.perf_counter() - start)
+        length = max(audio.hop_length / audio.sample_rate, min(seconds, _PART * budget * rate))
+    return rate
 
 
 def repeated(model: Any, mel: Tensor, seconds: float, batch: int) -> Tensor:
@@ -86,7 +95,7 @@ def agreement(name: str, model: Any, mel: Tensor, method: str, short: float, lon
     whole = repeated(model, mel, long, 1)
     hop = model.config.audio.hop_length
     if method in _PASSES:
-        apart = engine_difference(model, whole, build(method, model), seed)
+        apart = engine_difference(model, whole, _engine(method, model), seed)
         _require_near(name, method, "torch", apart)
         yield f"{name}: {method} equals torch within {apart:.1g} over {whole.shape[2] * hop} samples"
         return
@@ -102,6 +111,14 @@ def agreement(name: str, model: Any, mel: Tensor, method: str, short: float, lon
             f"{FLIPS:.1%}: not timed"
         )
     yield f"{name}: teacher forcing gives {1 - lost:.2%} of {whole.shape[2] * hop} {method} samples back"
+
+
+def _engine(method: str, model: Any) -> Engine:
+    """Built once for each student: a graph takes minutes to make, and memory."""
+    engines = _BUILT.setdefault(model, {})
+    if method not in engines:
+        engines[method] = build(method, model)
+    return engines[method]
 
 
 def _require_near(name: str, method: str, reference: str, apart: float) -> None:

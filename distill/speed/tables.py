@@ -69,7 +69,7 @@ def growth(rows: Sequence[Row]) -> list[str]:
         return []
     places.sort()
     heads = [f"{batch} x {seconds:.3g} s" for batch, seconds in places]
-    lines = ["", "Samples a second, all signals together, as batch and length grow:", ""]
+    lines = ["", "Samples a second, all signals together, as batch and length grow (- would take too long a run):", ""]
     lines += [_cells(["net", "method", *heads]), "|---|---|" + "---:|" * len(heads)]
     for one in base(rows):
         same = [row for row in rows if (row["net"], row["method"]) == (one["net"], one["method"])]

@@ -39,7 +39,7 @@ def gated(content, gate):
 
 
 def exponential(x):
-    """e^x for x <= 0; 0 where that is below the smallest normal number."""
+    """e^x for x <= 0; where that is below the smallest normal number, that number in place of it."""
     return math.exp(x)
 
 

@@ -18,7 +18,7 @@ MIXTURE, GAUSSIAN, CLASSES, INVERSE, FORCED = range(5)
 
 @helper
 def chosen(outputs, count, inverse_temperature, uniform, scratch):
-    """Index drawn from softmax(outputs[:count] inverse_temperature) by inverse CDF."""
+    """Index drawn from softmax(outputs[:count] inverse_temperature) by inverse CDF; -1 where that is no number."""
     top = outputs[0]
     for i in range(1, count):
         top = max(top, outputs[i])
@@ -32,7 +32,7 @@ def chosen(outputs, count, inverse_temperature, uniform, scratch):
         edge += scratch[i]
         if level < edge:
             return i
-    return count - 1
+    return count - 1 if total >= 0.0 else -1  # -1: not a number
 
 
 @helper
@@ -50,6 +50,8 @@ def mixture(outputs, law, shift, choice, deviate, scratch):
     """A discretised mixture of logistics: the component, its logistic, the nearest level."""
     components = len(scratch) // 3
     k = chosen(outputs, components, scratch.dtype.type(1), choice, scratch)
+    if k < 0:
+        return math.nan
     loc = outputs[components + k] / law.gain + shift
     log_scale = soft_floor(outputs[2 * components + k] - law.log_gain, law.floor)
     value = loc + law.temperature * math.exp(log_scale) * deviate
@@ -71,7 +73,8 @@ def classes(outputs, law, choice, scratch):
     if law.temperature == 0.0:
         return law.levels[likeliest(outputs, count)]
     inverse = scratch.dtype.type(1.0 / law.temperature)
-    return law.levels[chosen(outputs, count, inverse, choice, scratch)]
+    k = chosen(outputs, count, inverse, choice, scratch)
+    return law.levels[k] if k >= 0 else math.nan
 
 
 @helper

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -53,49 +54,61 @@ def drive(
     sizes, weights = pack(stack)
     dtype = weights.input.dtype.type
     batch, length = like.shape[:2]
-    frames, kernel = _frames(stack, cond, batch, dtype)
-    whole = Drive(
-        frames,
-        kernel,
-        np.zeros((batch, 0, 0), dtype) if signals is None else _array(signals.transpose(1, 2), dtype),
-        np.zeros((batch, 0, 0), dtype) if noise is None else _array(noise, dtype),
-        np.zeros((batch, 0), dtype) if given is None else _array(given, dtype),
-    )
-    out = np.zeros((batch, length), dtype)
+    out, log_scales = np.zeros((batch, length), dtype), np.zeros(batch)
     outputs = np.zeros((batch, length if record else 0, sizes.outputs), dtype)
-    threads = min(torch.get_num_threads(), batch)
-    together = min(LOCKSTEP, -(-batch // threads))
-    groups = [slice(first, min(first + together, batch)) for first in range(0, batch, together)]
-    states = [_state(sizes, weights, group.stop - group.start, dtype) for group in groups]
+    threads = max(1, min(torch.get_num_threads(), batch))
+    together = max(1, min(LOCKSTEP, -(-batch // threads)))
+    interrupted = threading.Event()
 
-    def arguments(index: int, start: int, stop: int) -> tuple[Any, ...]:
-        group = groups[index]
-        block = max(_LEAST, _BLOCK // (group.stop - group.start))
-        mine = Drive(*(array if array is kernel else array[group] for array in whole))
-        return sizes, weights, mine, law, states[index], block, start, stop, out[group], outputs[group]
-
-    ready(run, *arguments(0, 0, length))
-    with ThreadPoolExecutor(threads) as pool:
+    def group(first: int) -> None:
+        """Signals first, first + 1, ... in lockstep; what drives them exists while they run."""
+        mine = slice(first, min(first + together, batch))
+        count = mine.stop - first
+        driven = Drive(
+            *_frames(stack, cond, mine, dtype),
+            np.zeros((count, 0, 0), dtype) if signals is None else _array(signals[mine].transpose(1, 2), dtype),
+            np.zeros((count, 0, 0), dtype) if noise is None else _array(noise[mine], dtype),
+            np.zeros((count, 0), dtype) if given is None else _array(given[mine], dtype),
+        )
+        state, block = _state(sizes, weights, count, dtype), max(_LEAST, _BLOCK // count)
         for start in range(0, length, _AT_ONCE):
+            if interrupted.is_set():
+                return
             stop = min(start + _AT_ONCE, length)
-            parts = [arguments(index, start, stop) for index in range(len(groups))]
-            list(pool.map(lambda part: run(*part), parts))
-    log_scales = np.concatenate([state.log_scales for state in states])
+            run(sizes, weights, driven, law, state, block, start, stop, out[mine], outputs[mine])
+        log_scales[mine] = state.log_scales
+
+    _prepare(sizes, weights, law, dtype)
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            list(pool.map(group, range(0, batch, together)))
+        finally:
+            interrupted.set()
     return Run(*(torch.from_numpy(array).to(like.device) for array in (out, log_scales, outputs)))
 
 
+def _prepare(sizes: Sizes, weights: Weights, law: Law, dtype: type[np.floating[Any]]) -> None:
+    """Have the loop compiled, or loaded, for this precision."""
+    three, two = np.zeros((1, 0, 0), dtype), np.zeros((1, 0), dtype)
+    nothing = Drive(three, np.zeros((0, 3), dtype), three, three, two)
+    ready(run, sizes, weights, nothing, law, _state(sizes, weights, 1, dtype), _BLOCK, 0, 0, two, three)
+
+
+@torch.no_grad()
 def _frames(
-    stack: Stack, cond: Conditioning | None, batch: int, dtype: type[np.floating[Any]]
+    stack: Stack, cond: Conditioning | None, mine: slice, dtype: type[np.floating[Any]]
 ) -> tuple[Floats, Floats]:
-    """Frames (B, F + 2, L gates padded), projected for every layer, and the kernel (hop, 3)."""
+    """Frames (N, F + 2, L gates padded) of the signals `mine`, projected for every layer, and the kernel (hop, 3)."""
     gates, layers = stack.config.gate_channels, len(stack.blocks)
     if cond is None:
-        return np.zeros((batch, 0, 0), dtype), np.zeros((0, 3), dtype)
+        return np.zeros((mine.stop - mine.start, 0, 0), dtype), np.zeros((0, 3), dtype)
     assert stack.condition is not None, "this stack was built without conditioning"
-    projected = cond.project(stack.condition.weight)
-    by_layer = projected.frames.detach().transpose(1, 2).unflatten(2, (layers, gates))
-    frames = torch.nn.functional.pad(by_layer, (0, padded(gates) - gates)).flatten(2)
-    return _array(frames, dtype), _array(projected.kernel.detach().T, dtype)
+    with torch.autocast(cond.frames.device.type, enabled=False):
+        weight = stack.condition.weight.to(cond.frames)
+        by_layer = torch.matmul(cond.frames[mine].transpose(1, 2), weight.T).unflatten(2, (layers, gates))
+    spare = padded(gates) - gates
+    frames = torch.nn.functional.pad(by_layer, (0, spare)) if spare else by_layer
+    return _array(frames.flatten(2), dtype), _array(cond.kernel.T, dtype)
 
 
 def _state(sizes: Sizes, weights: Weights, signals: int, dtype: type[np.floating[Any]]) -> State:
@@ -112,5 +125,7 @@ def _state(sizes: Sizes, weights: Weights, signals: int, dtype: type[np.floating
 
 
 def _array(tensor: Tensor, dtype: type[np.floating[Any]]) -> Floats:
-    array: Floats = np.ascontiguousarray(tensor.detach().cpu().numpy(), dtype)
+    tensor = tensor.detach().cpu()
+    plain = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+    array: Floats = np.ascontiguousarray(plain.numpy(), dtype)
     return array

@@ -25,7 +25,7 @@ def stream_rate(shapes: Sequence[tuple[int, int]], seconds: float = 0.3) -> floa
     x, y = np.zeros(int(sizes[:, 0].max()), np.float32), _aligned(int(sizes[:, 1].max()))
     arguments = weights, sizes, x, y
     ready(_stream, *arguments)
-    return float(sizes.prod(1).sum()) / _fastest(lambda: _stream(*arguments), seconds)
+    return sum(inputs * outputs for inputs, outputs in shapes) / _fastest(lambda: _stream(*arguments), seconds)
 
 
 def multiply_add_rate(seconds: float = 0.3) -> float:
@@ -38,8 +38,12 @@ def multiply_add_rate(seconds: float = 0.3) -> float:
 
 
 def _aligned(values: int) -> Any:
-    """Zeros from a cache line's beginning on, in large pages where the system gives them."""
-    memory = np.zeros(max(values, 2**20) + PAD, np.float32)
+    """Numbers from a cache line's beginning on, in large pages where the system gives them.
+
+    Written once: the system maps memory that never was to one page of zeros, which is always in the cache.
+    """
+    memory = np.empty(max(values, 2**20) + PAD, np.float32)
+    memory.fill(1e-3)
     at = -memory.ctypes.data % 64 // memory.itemsize
     return memory[at : at + values]
 

@@ -31,12 +31,16 @@ def pack(stack: Stack) -> tuple[Sizes, Weights]:
     Versions tell of changes, but for those by way of `.data`: sums tell of these.
     """
     state = [
-        (parameter.data_ptr(), parameter._version, parameter.dtype, float(parameter.detach().sum()))
+        (parameter.data_ptr(), _version(parameter), parameter.dtype, float(parameter.detach().sum()))
         for parameter in stack.parameters()
     ]
     if stack not in _PACKED or _PACKED[stack][0] != state:
         _PACKED[stack] = state, _pack(stack)
     return _PACKED[stack][1]
+
+
+def _version(parameter: Tensor) -> int | None:
+    return None if parameter.is_inference() else parameter._version
 
 
 def _pack(stack: Stack) -> tuple[Sizes, Weights]:
