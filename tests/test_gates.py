@@ -99,3 +99,26 @@ def test_teacher_of_the_later_samples_is_the_teacher(kind, source):
         for score in ("log_prob", "log_density"):
             expected = getattr(whole, score)(wav)[:, first:]
             torch.testing.assert_close(getattr(part, score)(wav[:, first:]), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("level", [0.05, 1.0])
+def test_bf16_loses_no_more_than_the_blocks_do(level):
+    """Against float64, also where signals are quiet and the gates nearly linear."""
+    exact = Stack(StackConfig(1, 6, 2, 16, 32, 16), 1, 2).double()
+    with torch.no_grad():
+        for block in exact.blocks:
+            block.dilated.bias.zero_()
+        exact.input.bias.zero_()
+    signal = level * torch.randn(2, 1, 256, generator=torch.Generator().manual_seed(0)).double()
+    wanted = gradients(exact(signal), dict(exact.named_parameters()))
+    single = Stack(exact.config, 1, 2)
+    single.load_state_dict(exact.state_dict())
+    errors = []
+    for run in (lambda: single(signal.float()), lambda: block_by_block(single, signal.float(), None)):
+        with torch.autocast("cpu", torch.bfloat16):
+            output = run()
+        given = gradients(output.double(), dict(single.named_parameters()))
+        off = sum(float((given[name] - gradient).square().sum()) for name, gradient in wanted.items())
+        errors.append((off / sum(float(gradient.square().sum()) for gradient in wanted.values())) ** 0.5)
+    assert errors[0] < 1.5 * errors[1]
+    assert errors[0] < 0.05

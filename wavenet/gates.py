@@ -1,13 +1,13 @@
 r"""The gated layers of a stack as one function with a gradient of its own: what a training step spends its time in.
 
 Autograd over the blocks one by one pads, slices, concatenates and keeps a dozen tensors a layer. Here each layer is
-matrix products that add into one buffer, in the form of sigmoids alone, tanh(a) = 2 sigmoid(2a) - 1:
+matrix products that add into one buffer:
 
-    g = kernel * rows + sum_j taps_j h_{t - j d},   s = sigmoid(g),   z = (s_1 - 1/2) s_2
+    g = kernel * rows + sum_j taps_j h_{t - j d},   z = tanh(g_1) sigmoid(g_2)
     h <- sqrt(1/2) h + mix_r z + bias_r,            skip <- skip + mix_s z + bias_s
 
 (van den Oord et al. 2016, arXiv 1609.03499, with the factors of `GatedBlock` moved into taps, rows, mix and bias). What
-is kept for the gradient: h, s and z of each layer. The same map as the blocks', forward and backward.
+is kept for the gradient: h, tanh and sigmoid, and z of each layer. The same map as the blocks', forward and backward.
 """
 
 from __future__ import annotations
@@ -99,8 +99,9 @@ class _GatedLayers(torch.autograd.Function):
             gates = torch.mm(frames.reshape(-1, frames.shape[-1]), kernel).view(batch, gate, -1)
             for tap, to, source, size in span.taps(count, length):
                 gates[:, :, to:].baddbmm_(_each(taps[layer, tap], batch), hidden[:, :, source : source + size])
-            gates.sigmoid_()
-            content = torch.sub(gates[:, :half], 0.5).mul_(gates[:, half:])
+            gates[:, :half].tanh_()
+            gates[:, half:].sigmoid_()
+            content = gates[:, :half] * gates[:, half:]
             kept += [hidden, gates, content]
             total.baddbmm_(_each(mix[layer, residual:], batch), content[:, :, first - span.first :])
             if layer + 1 < len(spans):  # the last layer's residual goes nowhere
@@ -161,11 +162,11 @@ class _GatedLayers(torch.autograd.Function):
 
 
 def _gate_gradient(gates: Tensor, content: Tensor, d_content: Tensor, half: int) -> Tensor:
-    """Gradient of the gates before their sigmoids, from those of z = (s_1 - 1/2) s_2."""
+    """Gradient of the gates before tanh and sigmoid, from those of z, their product."""
     result = torch.empty_like(gates)
     first, second = result[:, :half], result[:, half:]
     torch.mul(d_content, gates[:, half:], out=first)
-    torch.ops.aten.sigmoid_backward.grad_input(first, gates[:, :half], grad_input=first)
+    torch.ops.aten.tanh_backward.grad_input(first, gates[:, :half], grad_input=first)
     torch.mul(d_content, content, out=second)
     torch.addcmul(second, second, gates[:, half:], value=-1, out=second)
     return result

@@ -117,21 +117,19 @@ class Stack(nn.Module):
             return gated_layers(hidden, layers, self.config.dilations, first)
 
     def _layers(self, cond: Conditioning | None, like: Tensor) -> Layers:
-        """The blocks' weights as `gated_layers` takes them: with tanh as a sigmoid, and sums scaled in the weights."""
+        """The blocks' weights as `gated_layers` takes them: the scalings of the sums are in the weights."""
         blocks, config = [block for block in self.blocks if isinstance(block, GatedBlock)], self.config
-        twice = torch.ones(config.gate_channels, dtype=self.input.weight.dtype, device=like.device)
-        twice[: config.gate_channels // 2] = 2.0  # tanh(a) = 2 (sigmoid(2 a) - 1/2): one 2 here, one in the mix
-        scale = torch.full((sum(blocks[0].sizes),), math.sqrt(0.5), dtype=twice.dtype, device=like.device)
+        scale = torch.full((sum(blocks[0].sizes),), math.sqrt(0.5), dtype=self.input.weight.dtype, device=like.device)
         scale[config.residual_channels :] = 1 / math.sqrt(len(blocks))
-        taps = torch.stack([block.dilated.weight for block in blocks]).permute(0, 3, 1, 2) * twice[:, None]
-        shift = torch.stack([block.dilated.bias for block in blocks if block.dilated.bias is not None]) * twice
-        mix = torch.stack([block.output.weight[:, :, 0] for block in blocks]) * (2 * scale[:, None])
+        taps = torch.stack([block.dilated.weight for block in blocks]).permute(0, 3, 1, 2)
+        shift = torch.stack([block.dilated.bias for block in blocks if block.dilated.bias is not None])
+        mix = torch.stack([block.output.weight[:, :, 0] for block in blocks]) * scale[:, None]
         bias = torch.stack([block.output.bias for block in blocks if block.output.bias is not None]) * scale
         if cond is None:
             rows = shift[:, None, :, None, None].expand(-1, len(like), -1, 1, 1)
             return Layers(rows, rows.new_ones(1, like.shape[2]), taps.contiguous(), mix, bias)
         assert self.condition is not None, "this stack was built without conditioning"
-        projected = cond.project(self.condition.weight * twice.repeat(len(blocks))[:, None])
+        projected = cond.project(self.condition.weight)
         frames = projected.frames.unflatten(1, (len(blocks), -1)).transpose(0, 1).unfold(3, 3, 1)
         # The bias as a fourth frame beside previous, own and next, of weight 1 everywhere.
         rows = torch.cat([frames, shift[:, None, :, None, None].expand(*frames.shape[:-1], 1).to(frames.dtype)], -1)
