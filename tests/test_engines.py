@@ -61,6 +61,19 @@ def test_tiles_do_not_show(monkeypatch, kernel_size, tile):
         compare(deep_student(kernel_size), "tiled", batch, frames)
 
 
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_parts_of_a_signal_on_threads_do_not_show(threads):
+    student = deep_student(2)
+    torch.set_num_threads(threads)
+    for batch, frames in ((1, 90), (2, 91), (3, 8)):
+        compare(student, "tiled", batch, frames)
+    (flow,) = TiledFlows(student.iafs[:1])._flows
+    spans = flow._spans(1, 90, AUDIO.hop_length)
+    assert len(spans) == min(threads, 90 // (4 * -(-flow.flow.receptive_field // AUDIO.hop_length)))
+    assert spans[0][1] == 0
+    assert spans[-1][2] == 90
+
+
 @pytest.mark.parametrize("settings", [{"noise": "normal", "speakers": 3, "kernel_size": 3}, {"prior": "source_filter"}])
 def test_tiled_takes_speakers_and_signals(monkeypatch, settings):
     monkeypatch.setattr(tiled, "_TILE", 32)
