@@ -1,8 +1,8 @@
 """What one sample is made of, for one signal: stream, gates, head and draw.
 
-All channel counts are padded with zeros to powers of two. Products are sums of products in the weights' precision, never
-TF32; they alternate between the two axes of matrices (gate channels, others), so that what one sum leaves is spread over
-the threads as the next one wants it.
+All channel counts are padded with zeros to powers of two. Matrix products are sums of products in the weights'
+precision, never TF32. They alternate between the two axes of the matrices (gate channels, others), so that what one sum
+leaves is spread over the threads as the next one wants it.
 """
 
 import triton
@@ -10,7 +10,20 @@ import triton.language as tl
 
 
 @triton.jit
-def first_stream(weight, bias, out, signals, gain, coefficient, previous, t, INPUTS: tl.constexpr, TAPS: tl.constexpr, WINDOW: tl.constexpr, WIDTH: tl.constexpr):
+def first_stream(
+    weight,
+    bias,
+    out,
+    signals,
+    gain,
+    coefficient,
+    previous,
+    t,
+    INPUTS: tl.constexpr,
+    TAPS: tl.constexpr,
+    WINDOW: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
     """h_0 (WIDTH,) at time t. out: samples before t - 1, `previous` being that at t - 1; signals (T, INPUTS - 1)."""
     entry, column = tl.arange(0, WINDOW), tl.arange(0, WIDTH)
     channel, time = entry % INPUTS, t - (TAPS - 1) + entry // INPUTS
@@ -21,11 +34,26 @@ def first_stream(weight, bias, out, signals, gain, coefficient, previous, t, INP
     beside = (entry < TAPS * INPUTS) & (channel > 0) & (time >= 0)
     given = tl.load(signals + time * (INPUTS - 1) + channel - 1, mask=beside, other=0.0)
     value = tl.where(own, gain * (last - coefficient * before), given)
-    return tl.load(bias + column) + tl.sum(tl.load(weight + entry[:, None] * WIDTH + column[None, :]) * value[:, None], 0)
+    return tl.load(bias + column) + tl.sum(
+        tl.load(weight + entry[:, None] * WIDTH + column[None, :]) * value[:, None], 0
+    )
 
 
 @triton.jit
-def known_gates(weight, bias, frames, kernel, ring, t, dilation, row, FRAME: tl.constexpr, TAPS: tl.constexpr, HALF: tl.constexpr, WIDTH: tl.constexpr):
+def known_gates(
+    weight,
+    bias,
+    frames,
+    kernel,
+    ring,
+    t,
+    dilation,
+    row,
+    FRAME: tl.constexpr,
+    TAPS: tl.constexpr,
+    HALF: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
     """Both halves of rows `row` of a layer's gates, without the present tap: bias, conditioning, and the past.
 
     weight (TAPS, 2, HALF, WIDTH), bias (2, HALF); frames: the three around t, FRAME apart, with their shares `kernel`;
@@ -75,7 +103,9 @@ def likeliest(logits, COUNT_PADDED: tl.constexpr):
 
 
 @triton.jit
-def moved(logits, loc, raw, noise, numbers, previous, COUNT: tl.constexpr, COUNT_PADDED: tl.constexpr, GRID: tl.constexpr):
+def moved(
+    logits, loc, raw, noise, numbers, previous, COUNT: tl.constexpr, COUNT_PADDED: tl.constexpr, GRID: tl.constexpr
+):
     """A component, its deviate moved and scaled, with GRID the nearest level: mixture and (of one component) Gaussian.
 
     noise: the choice, the deviate. The scale, exp(floor + softplus(y - floor)), is e^floor + e^y.

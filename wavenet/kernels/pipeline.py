@@ -98,8 +98,8 @@ def circle(
 ):
     """Fill out[:, start:stop] (B, T), grid (LAYERS + 1, groups), `share` signals to a group, which take turns.
 
-    As wavenet.kernels.program.whole, in float32. echo (B, T): the first program's own copy of `out`. streams (LAYERS, B,
-    WIDTH), skips_sent (LAYERS, B, SKIP), samples (B,): words, zero before the first sample. THREADS: of a program.
+    As wavenet.kernels.program.whole, in float32. echo (B, T): the first program's own copy of `out`. streams (LAYERS,
+    B, WIDTH), skips_sent (LAYERS, B, SKIP), samples (B,): words, zero before the first sample. THREADS: of a program.
     """
     stage, first = tl.program_id(0), tl.program_id(1).to(tl.int64) * share
     count = tl.minimum(batch - first, share).to(tl.int32)
@@ -140,13 +140,22 @@ def circle(
                     tl.store(before + t - 1, previous)
                 beside = signals + n * length * (INPUTS - 1)
                 h = first_stream(
-                    input_weight, input_bias, before, beside, gain, coefficient, previous, t, INPUTS, TAPS, WINDOW, WIDTH
+                    input_weight,
+                    input_bias,
+                    before,
+                    beside,
+                    gain,
+                    coefficient,
+                    previous,
+                    t,
+                    INPUTS,
+                    TAPS,
+                    WINDOW,
+                    WIDTH,
                 )
             else:
                 h = receive(streams + ((stage - 1) * batch + n) * WIDTH, t + 1, WIDTH, 2 * THREADS // WIDTH)
-            z = gated(
-                content + tl.sum(to_content * h[None, :], 1), gate + tl.sum(to_gate * h[None, :], 1)
-            )[:, None]
+            z = gated(content + tl.sum(to_content * h[None, :], 1), gate + tl.sum(to_gate * h[None, :], 1))[:, None]
             mixed = root * h + bias + tl.sum(to_stream * z, 0)
             send(streams + (stage * batch + n) * WIDTH, column, mixed, t + 1)
             # The next layer is at work by now; the skips are wanted by the head alone.

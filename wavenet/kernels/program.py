@@ -118,9 +118,7 @@ def whole(
                 loc += tl.sum(tl.load(at + SKIP * COUNT_PADDED) * hidden, 0)
                 raw += tl.sum(tl.load(at + 2 * SKIP * COUNT_PADDED) * hidden, 0)
         if KINDS == 3:
-            previous = moved(
-                logits, loc, raw, noise + t * CHANNELS, numbers, previous, COUNT, COUNT_PADDED, GRID
-            )
+            previous = moved(logits, loc, raw, noise + t * CHANNELS, numbers, previous, COUNT, COUNT_PADDED, GRID)
         elif GREEDY:
             previous = tl.load(levels + likeliest(logits, COUNT_PADDED))
         else:

@@ -22,7 +22,7 @@ class Packed:
 
     input (k I, R), gates (L, k, 2, half, R), residual (L, half, R), skip (L, half, S), hidden (S, S) by rows of
     outputs, output (n, S, count): logits, and for scales locations and raw log scales too. Biases beside them; skip's
-    is the sum over layers, the logits' -inf beyond `count`. dilations, ring_at (L,): a layer's ring begins at that slot of
+    is the sum over layers, the logits' -inf beyond `count`. dilations, ring_at (L,): where a layer's ring begins among
     `slots`. numbers (8,) float64: gain, 1 / gain, coefficient, e^floor, temperature, step of the grid, sqrt(1/2), 0.2.
     """
 
