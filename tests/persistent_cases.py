@@ -6,8 +6,12 @@ TRITON_INTERPRET=1 python -m tests.persistent_cases FILE      # {name: (referenc
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import multiprocessing
 import sys
+from typing import Any
 
+import pytest
 import torch
 
 from tests.conftest import AUDIO, random_mel, randomise, small_teacher
@@ -19,7 +23,10 @@ from wavenet.teacher import Teacher
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A teacher and how it is sampled. tile, at_once: of wavenet.sampling.persistent, where others than its own."""
+    """A teacher and how it is sampled. tile, at_once: of wavenet.sampling.persistent, where others than its own.
+
+    together: all programs of a circle at the same time, for all samples in one launch, as on a GPU.
+    """
 
     layout: str = "whole"
     kind: str = "mol"
@@ -31,6 +38,7 @@ class Case:
     channels: tuple[int, int, int] = (5, 6, 3)
     tile: int | None = None
     at_once: int | None = None
+    together: bool = False
 
 
 CASES = {
@@ -51,6 +59,8 @@ CASES = {
     "circle mulaw kernel 4": Case("circle", kind="mulaw", kernel_size=4, temperature=0.6),
     "circle mulaw at temperature 0": Case("circle", kind="mulaw", temperature=0.0),
     "circle with a source and speakers": Case("circle", source=True, batch=2, channels=(17, 34, 18)),
+    "circle together": Case("circle", kernel_size=3, together=True),
+    "circle together, signals in turn": Case("circle", kind="gaussian", batch=3, together=True, at_once=7),
 }
 
 
@@ -75,6 +85,53 @@ def run(case: Case, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
     return reference, found
 
 
+class Together:
+    """Stands for the kernel `circle`: each program in a process of its own, over shared memory.
+
+    The interpreter runs the programs of a launch one after the other, which never has one wait for another.
+    """
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+
+    def __getitem__(self, grid: tuple[int, int]) -> Any:
+        def launch(*arguments: Any, **settings: Any) -> None:
+            for argument in arguments:
+                if isinstance(argument, torch.Tensor) and argument.numel():
+                    argument.share_memory_()
+            places = itertools.product(range(grid[0]), range(grid[1]))
+            fork = multiprocessing.get_context("fork")
+            programs = [fork.Process(target=self.program, args=(grid, place, arguments, settings)) for place in places]
+            for program in programs:
+                program.start()
+            for program in programs:
+                program.join()
+                assert program.exitcode == 0
+
+        return launch
+
+    def program(self, grid: tuple[int, int], place: tuple[int, int], arguments: Any, settings: Any) -> None:
+        """The program at `place` of the grid, in this process."""
+        from triton.runtime import interpreter
+
+        builder = interpreter.interpreter_builder
+        builder.set_grid_dim = lambda *_: setattr(builder, "grid_dim", (*grid, 1))
+        builder.set_grid_idx = lambda *_: setattr(builder, "grid_idx", (*place, 0))
+        interpreter.GridExecutor._restore_args_dev = lambda *_: None  # nothing was copied, and others still write
+        self.kernel[(1, 1)](*arguments, **settings)
+
+
+def run_together(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
+    """`run`, with the programs side by side: two circles, or as many as there are signals."""
+    from wavenet.kernels import pipeline
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "circle", Together(pipeline.circle))
+        patch.setattr(persistent, "_interpreted", lambda: False)  # several samples a launch
+        patch.setattr(persistent, "_expect_device", lambda device: None)
+        return run(case)
+
+
 def main(path: str) -> None:
     """Compute all cases."""
     torch.set_num_threads(1)
@@ -82,7 +139,7 @@ def main(path: str) -> None:
     results = {}
     for name, case in CASES.items():
         persistent._TILE, persistent._AT_ONCE = usual
-        results[name] = run(case)
+        results[name] = run_together(case) if case.together else run(case)
     torch.save(results, path)
 
 
