@@ -18,6 +18,7 @@ from wavenet.errors import UserError
 from wavenet.excitation import phase
 from wavenet.features import LogMel
 from wavenet.heads import make_head
+from wavenet.kernels.availability import available
 from wavenet.layers import shift_right
 from wavenet.noise import uniforms
 from wavenet.pitch.contour import Pitch
@@ -26,7 +27,7 @@ from wavenet.sampling.cached import sample_cached
 from wavenet.sampling.fused import sample_fused
 from wavenet.sampling.graph import sample_graph
 from wavenet.sampling.naive import sample_naive
-from wavenet.sampling.persistent import available, sample_persistent
+from wavenet.sampling.persistent import sample_persistent
 from wavenet.source import SIGNALS, Source
 from wavenet.stack import Stack
 from wavenet.upsample import Conditioning, Upsample

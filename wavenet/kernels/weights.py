@@ -73,8 +73,6 @@ def pack(
     gates = torch.stack([_double(block.dilated.weight).permute(2, 0, 1) for block in blocks])  # (L, k, G, R)
     lengths = [(config.kernel_size - 1) * dilation + 1 for dilation in config.dilations]
     window = config.kernel_size * stack.input.in_channels
-    log_floor = head.floor if not isinstance(head, MuLawHead) else 0.0
-    step = head.grid.step if isinstance(head, MixtureHead) else 1.0
     tensors = {
         "input": _pad(_double(stack.input.weight).permute(2, 1, 0).flatten(0, 1), padded(window), residual),
         "input_bias": _pad(_bias(stack.input), residual),
@@ -91,7 +89,6 @@ def pack(
     }
     levels = head.mulaw.decode(torch.arange(count), torch.float64) if isinstance(head, MuLawHead) else torch.zeros(1)
     tensors["levels"] = _pad(levels, padded(count))
-    numbers = [gain, 1 / gain, coefficient, math.exp(log_floor), temperature, step, root, 0.2]
     sizes = {
         "INPUTS": stack.input.in_channels,
         "TAPS": config.kernel_size,
@@ -110,10 +107,20 @@ def pack(
         **{name: tensor.to(like).contiguous() for name, tensor in tensors.items()},
         dilations=torch.tensor(config.dilations, dtype=torch.int32, device=like.device),
         ring_at=torch.tensor([sum(lengths[:i]) for i in range(len(lengths))], dtype=torch.int32, device=like.device),
-        numbers=torch.tensor(numbers, dtype=torch.float64, device=like.device),
+        numbers=numbers(head, gain, coefficient, temperature).to(like.device),
         sizes=sizes,
         slots=sum(lengths),
     )
+
+
+def numbers(
+    head: MixtureHead | GaussianHead | MuLawHead, gain: float, coefficient: float, temperature: float
+) -> Tensor:
+    """(8,) float64, as `Packed` has them."""
+    floor = 0.0 if isinstance(head, MuLawHead) else head.floor
+    step = head.grid.step if isinstance(head, MixtureHead) else 1.0
+    values = [gain, 1 / gain, coefficient, math.exp(floor), temperature, step, math.sqrt(0.5), 0.2]
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def frames(stack: Stack, cond: Conditioning) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,12 @@
 """A block of consecutive samples on static tensors: the same operations on the same memory, block after block.
 
 No operation looks at a number or at the time, so that a CUDA graph of one block replays as the next one; and nothing
-but plain tensor operations is in it, so that a CPU computes the same.
+but plain tensor operations is in it, so that a CPU computes the same (gate and draw are Triton's on request).
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +15,12 @@ from torch import Tensor
 from wavenet.heads import GaussianHead, MixtureHead, MuLawHead
 from wavenet.sampling.composition import compose
 from wavenet.sampling.deviates import deviates
-from wavenet.sampling.draws import make_draw
+from wavenet.sampling.draws import Draw, make_draw
 from wavenet.stack import Stack
 from wavenet.upsample import Conditioning
+
+if TYPE_CHECKING:
+    from wavenet.kernels.operations import KernelDraw
 
 
 class Drivable(Protocol):
@@ -42,15 +45,32 @@ class BlockStepper:
     """
 
     def __init__(
-        self, model: Drivable, cond: Conditioning, uniforms: Tensor, temperature: float = 1.0, block: int = 32
+        self,
+        model: Drivable,
+        cond: Conditioning,
+        uniforms: Tensor,
+        temperature: float = 1.0,
+        block: int = 32,
+        kernels: bool = False,
     ) -> None:
-        """cond and uniforms (B, T, n) of the whole signal; block: samples made by one `run`, more than a kernel has."""
+        """cond and uniforms (B, T, n) of the whole signal; block: samples made by one `run`, more than a kernel has.
+
+        kernels: gate and draw by Triton, one operation each, instead of 2 and about 14.
+        """
         config, batch = model.stack.config, len(uniforms)
         assert model.stack.condition is not None
         assert block > config.kernel_size
         self.block, self.batch, self.config = block, batch, config
         self.composition = compose(model.stack, model.gain, model.config.pre_emphasis)
-        self.draw = make_draw(model.head, model.gain, model.config.pre_emphasis, temperature, uniforms)
+        law = (model.head, model.gain, model.config.pre_emphasis, temperature, uniforms)
+        self.draw: Draw | KernelDraw
+        if kernels:
+            # Imported where it is used: Triton is not installed everywhere.
+            from wavenet.kernels.operations import KernelDraw, gate
+
+            self.draw, self.gate = KernelDraw(*law), gate
+        else:
+            self.draw, self.gate = make_draw(*law), _gate
         self._noise = self.draw.prepare(deviates(model.head, uniforms))
         self._cond = cond.project(model.stack.condition.weight)
         self._signals = None
@@ -95,16 +115,14 @@ class BlockStepper:
     def run(self) -> None:
         """Make one block."""
         width = self.config.gate_channels + self.config.residual_channels
-        skips, gates, half = self.config.skip_channels, self.config.gate_channels, self.config.gate_channels // 2
+        skips, gates = self.config.skip_channels, self.config.gate_channels
         window = len(self.composition.wave)
         for i, (row, ends) in enumerate(zip(self.rows.unbind(), self.ends.unbind(), strict=True)):
             row[:, :-skips].addmm_(self.wave[:, i : i + window], self.composition.wave)
             self._add_past(i)
             for layer, push in enumerate(self.composition.push):
                 at = layer * width
-                row[:, at : at + half].tanh_()
-                content = F.glu(row[:, at : at + gates], 1)
-                row[:, at + width :].addmm_(content, push)
+                row[:, at + width :].addmm_(self.gate(row[:, at : at + gates]), push)
             hidden, outputs = ends[:, :skips], ends[:, skips:]
             hidden.addmm_(F.leaky_relu(row[:, -skips:], 0.2), self.composition.hidden)
             outputs.addmm_(F.leaky_relu(hidden, 0.2), self.composition.output)
@@ -147,3 +165,9 @@ class BlockStepper:
 
     def _column(self, layer: int) -> int:
         return layer * (self.config.gate_channels + self.config.residual_channels)
+
+
+def _gate(row: Tensor) -> Tensor:
+    """tanh x sigmoid: (B, 2 H) -> (B, H). The row's first half is spent."""
+    row[:, : row.shape[1] // 2].tanh_()
+    return F.glu(row, 1)

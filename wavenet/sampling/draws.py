@@ -18,8 +18,8 @@ from torch import Tensor
 from wavenet.heads import GaussianHead, MixtureHead, MuLawHead
 
 
-class _Draw:
-    """`prepare` makes noise (B, T, m) of deviates (B, T, n); a call makes one sample of it."""
+class Draw:
+    """Outputs to a sample: `prepare` makes noise (B, T, m) of deviates (B, T, n), a call makes a sample with it."""
 
     def prepare(self, deviates: Tensor) -> Tensor:
         """What of a draw does not wait for the network."""
@@ -30,7 +30,7 @@ class _Draw:
         raise NotImplementedError
 
 
-class _Scaled(_Draw):
+class _Scaled(Draw):
     """Location and scale: the noise's last two columns are temperature * deviate, plain and times e^floor."""
 
     def __init__(self, floor: float, gain: float, coefficient: float, temperature: float) -> None:
@@ -75,7 +75,7 @@ class GaussianDraw(_Scaled):
         sample.copy_(self.moved(outputs[:, 0], outputs[:, 1], noise, previous))
 
 
-class ClassDraw(_Draw):
+class ClassDraw(Draw):
     """mu-law classes: outputs (B, Q), noise: choice."""
 
     def __init__(self, head: MuLawHead, temperature: float, like: Tensor) -> None:
@@ -93,7 +93,7 @@ class ClassDraw(_Draw):
 
 def make_draw(
     head: MixtureHead | GaussianHead | MuLawHead, gain: float, coefficient: float, temperature: float, like: Tensor
-) -> _Draw:
+) -> Draw:
     """The draw of a head. like: a tensor of B rows, of the precision and on the device of the network."""
     if isinstance(head, MixtureHead):
         return MixtureDraw(head, gain, coefficient, temperature, like)

@@ -19,7 +19,6 @@ Estimates, not measurements, for 2 x 10 layers of 64 residual and 128 gate chann
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from typing import Any
 
@@ -29,6 +28,7 @@ from torch import Tensor
 from wavenet.config import require
 from wavenet.errors import UserError
 from wavenet.heads import GaussianHead
+from wavenet.kernels.availability import available
 from wavenet.sampling.block import Drivable
 from wavenet.sampling.deviates import deviates
 
@@ -37,11 +37,6 @@ _WARPS = 8
 _TILE = 8192  # numbers of a matrix that `whole` holds at once
 _RESIDENT = 96 * 32 * _WARPS  # numbers that a program of `circle` holds for good: 96 registers of each thread
 _WIDEST = 128  # channels of a message in `circle`: a thread reads two words, and every word is read twice or more
-
-
-def available() -> bool:
-    """Whether Triton is installed."""
-    return importlib.util.find_spec("triton") is not None
 
 
 @torch.no_grad()
