@@ -7,38 +7,56 @@ from tests.conftest import random_mel, small_student, small_teacher
 from wavenet.errors import UserError
 from wavenet.teacher import SAMPLERS
 
+ON_A_GPU = {"graph", "persistent"}  # on a CPU: tests/test_graph.py, tests/test_persistent.py
+
+
+def methods(*without: str) -> list:
+    """Every method as a parameter; those that need a GPU are skipped where there is none."""
+    lacking = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, found none")
+    names = sorted(set(SAMPLERS) - set(without))
+    return [pytest.param(name, marks=lacking if name in ON_A_GPU else ()) for name in names]
+
+
+def draw(teacher, mel, method, *arguments, speaker=None, **settings):
+    """teacher.sample on the device that the method is for."""
+    device = "cuda" if method in ON_A_GPU else "cpu"
+    speaker = None if speaker is None else speaker.to(device)
+    wav = teacher.to(device).sample(mel.to(device), method, *arguments, speaker=speaker, **settings)
+    teacher.cpu()
+    return wav.cpu()
+
 
 @pytest.mark.parametrize("kind", ["mol", "gaussian", "mulaw"])
 @pytest.mark.parametrize("kernel_size", [1, 2, 3, 4])
-@pytest.mark.parametrize("method", sorted(set(SAMPLERS) - {"naive"}))
+@pytest.mark.parametrize("method", methods("naive"))
 def test_every_method_equals_naive(kind, kernel_size, method):
     teacher, mel = small_teacher(kind, kernel_size=kernel_size), random_mel(2, 5)
-    naive, other = (teacher.sample(mel, name, generator=torch.Generator().manual_seed(7)) for name in ("naive", method))
+    naive, other = (draw(teacher, mel, name, torch.Generator().manual_seed(7)) for name in ("naive", method))
     torch.testing.assert_close(other, naive, rtol=0, atol=1e-9)
     assert float(naive.std()) > 0.01
 
 
 @pytest.mark.parametrize("kind", ["mol", "gaussian", "mulaw"])
-@pytest.mark.parametrize("method", sorted(SAMPLERS))
+@pytest.mark.parametrize("method", methods())
 def test_samples_reproduce_under_teacher_forcing(kind, method):
     """One parallel pass over the output, with the sampler's noise, must give the output back."""
     teacher, mel = small_teacher(kind), random_mel(2, 4)
-    wav = teacher.sample(mel, method, generator=torch.Generator().manual_seed(3))
+    wav = draw(teacher, mel, method, torch.Generator().manual_seed(3))
     uniforms = torch.rand(
         2, wav.shape[1], teacher.noise_channels, generator=torch.Generator().manual_seed(3), dtype=torch.float64
     )
     torch.testing.assert_close(teacher(wav, mel).transform(uniforms), wav, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("method", sorted(set(SAMPLERS) - {"naive"}))
+@pytest.mark.parametrize("method", methods("naive"))
 def test_speakers_are_heard(method):
     teacher, mel = small_teacher(speakers=2), random_mel(2, 3)
     speaker = torch.tensor([0, 1])
     naive, other = (
-        teacher.sample(mel, name, torch.Generator().manual_seed(0), speaker=speaker) for name in ("naive", method)
+        draw(teacher, mel, name, torch.Generator().manual_seed(0), speaker=speaker) for name in ("naive", method)
     )
     torch.testing.assert_close(other, naive, rtol=0, atol=1e-9)
-    swapped = teacher.sample(mel, method, torch.Generator().manual_seed(0), speaker=speaker.flip(0))
+    swapped = draw(teacher, mel, method, torch.Generator().manual_seed(0), speaker=speaker.flip(0))
     assert float((swapped - other).abs().max()) > 1e-4
 
 
@@ -46,12 +64,12 @@ def test_speakers_are_heard(method):
 def test_seed_and_temperature(kind):
     teacher, mel = small_teacher(kind), random_mel(1, 6)
 
-    def draw(seed: int, temperature: float = 1.0):
+    def seeded(seed: int, temperature: float = 1.0):
         return teacher.sample(mel, generator=torch.Generator().manual_seed(seed), temperature=temperature)
 
-    assert torch.equal(draw(1), draw(1))
-    assert float((draw(1) - draw(2)).abs().max()) > 1e-3
-    distance = (draw(1, 0.0) - draw(2, 0.0)).abs().max()
+    assert torch.equal(seeded(1), seeded(1))
+    assert float((seeded(1) - seeded(2)).abs().max()) > 1e-3
+    distance = (seeded(1, 0.0) - seeded(2, 0.0)).abs().max()
     # At temperature 0 a Gaussian or a class has no noise left; a mixture still draws its component.
     assert kind == "mol" or float(distance) == 0.0
 
@@ -74,6 +92,12 @@ def test_unknown_method_and_temperature_are_named():
     for model in (teacher, student):
         with pytest.raises(UserError, match="temperature: found -1"):
             model.sample(mel, temperature=-1)
+
+
+@pytest.mark.parametrize("method", sorted(ON_A_GPU))
+def test_a_cpu_is_refused_by_what_needs_a_gpu(method):
+    with pytest.raises(UserError, match=f"method {method}: found a model on cpu, expected one on a CUDA GPU"):
+        small_teacher().sample(random_mel(1, 2), method)
 
 
 def test_student_sample_is_its_forward_pass():

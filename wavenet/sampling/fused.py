@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from wavenet.distributions.base import open_interval
 from wavenet.heads import GaussianHead, MixtureHead, MuLawHead
+from wavenet.sampling.deviates import deviates
 from wavenet.stack import Stack
 from wavenet.upsample import Conditioning
 
@@ -42,7 +42,7 @@ def sample_fused(
     from wavenet.fused.engine import drive
 
     cond = model.conditioning(mel, speaker)
-    noise = _deviates(model.head, uniforms)
+    noise = deviates(model.head, uniforms)
     return drive(model.stack, cond, _law(model, temperature), noise=noise, signals=cond.signals).signal.to(mel)
 
 
@@ -56,14 +56,6 @@ def forced_outputs(model: Drivable, wav: Tensor, mel: Tensor, speaker: Tensor | 
     cond = model.conditioning(mel, speaker)
     law = _law(model, 1.0)._replace(kind=FORCED)
     return drive(model.stack, cond, law, given=wav, signals=cond.signals, record=True).outputs
-
-
-def _deviates(head: MixtureHead | GaussianHead | MuLawHead, uniforms: Tensor) -> Tensor:
-    """The part of a draw that does not depend on the network, (B, T, n)."""
-    inside = open_interval(uniforms)
-    if isinstance(head, MixtureHead):
-        return torch.stack([inside[..., 0], torch.logit(inside[..., 1])], -1)
-    return torch.special.ndtri(inside) if isinstance(head, GaussianHead) else inside
 
 
 def _law(model: Drivable, temperature: float) -> Law:

@@ -1,0 +1,157 @@
+"""Cases of tests/test_persistent.py, computed in a process of their own: Triton chooses its interpreter at import.
+
+TRITON_INTERPRET=1 python -m tests.persistent_cases FILE      # {name: (reference, found)}, by torch.save
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import multiprocessing
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import AUDIO, random_mel, randomise, small_teacher
+from wavenet.config import StackConfig
+from wavenet.noise import uniforms
+from wavenet.sampling import persistent
+from wavenet.sampling.graph import sample_in_blocks
+from wavenet.teacher import Teacher
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A teacher and how it is sampled. layout: of `persistent`, or block: gate and draw of a `graph`.
+
+    tile, at_once: of wavenet.sampling.persistent, where others than its own.
+    together: all programs of a circle at the same time, for all samples in one launch, as on a GPU.
+    """
+
+    layout: str = "whole"
+    kind: str = "mol"
+    kernel_size: int = 2
+    batch: int = 1
+    temperature: float = 1.0
+    source: bool = False
+    double: bool = True
+    channels: tuple[int, int, int] = (5, 6, 3)
+    tile: int | None = None
+    at_once: int | None = None
+    together: bool = False
+
+
+CASES = {
+    "block mol": Case("block", batch=2),
+    "block gaussian": Case("block", kind="gaussian", temperature=0.6),
+    "block mulaw": Case("block", kind="mulaw", temperature=0.6),
+    "block mulaw at temperature 0": Case("block", kind="mulaw", temperature=0.0),
+    "whole mol": Case(batch=2),
+    "whole mol kernel 1": Case(kernel_size=1),
+    "whole gaussian kernel 3": Case(kind="gaussian", kernel_size=3),
+    "whole mulaw kernel 4": Case(kind="mulaw", kernel_size=4),
+    "whole gaussian in float32": Case(kind="gaussian", double=False, temperature=0.6),
+    "whole mulaw at temperature 0": Case(kind="mulaw", temperature=0.0),
+    "whole mol at temperature 0": Case(temperature=0.0),
+    "whole with a source and speakers": Case(kernel_size=2, source=True, batch=2),
+    "whole in tiles": Case(channels=(17, 34, 18), tile=512),
+    "whole in several launches": Case(kind="gaussian", kernel_size=2, at_once=5),
+    "circle mol": Case("circle", batch=3),
+    "circle mol kernel 1": Case("circle", kernel_size=1),
+    "circle gaussian kernel 3": Case("circle", kind="gaussian", kernel_size=3),
+    "circle mulaw kernel 4": Case("circle", kind="mulaw", kernel_size=4, temperature=0.6),
+    "circle mulaw at temperature 0": Case("circle", kind="mulaw", temperature=0.0),
+    "circle with a source and speakers": Case("circle", source=True, batch=2, channels=(17, 34, 18)),
+    "circle together": Case("circle", kernel_size=3, together=True),
+    "circle together, signals in turn": Case("circle", kind="gaussian", batch=3, together=True, at_once=7),
+}
+
+
+def run(case: Case, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+    """The reference's samples and the programs', at one noise."""
+    residual, gates, skip = case.channels
+    stack = StackConfig(1, 2, case.kernel_size, residual_channels=residual, gate_channels=gates, skip_channels=skip)
+    base = small_teacher(case.kind, source=case.source, bits=5 if case.kind == "mulaw" else None).config
+    pitch = dataclasses.replace(base.pitch, audio=dataclasses.replace(AUDIO, hop_length=6))
+    config = dataclasses.replace(base, stack=stack, audio=pitch.audio, pitch=pitch, speakers=2 if case.source else 0)
+    torch.manual_seed(0)
+    model = randomise(Teacher(config).double(), scale=0.25).eval().requires_grad_(False)
+    assert isinstance(model, Teacher)
+    dtype = torch.float64 if case.double and case.layout != "circle" else torch.float32
+    model, mel = model.to(device, dtype), random_mel(case.batch, 2).to(device, dtype)
+    speaker = torch.arange(case.batch, device=device) if case.source else None
+    persistent._TILE = case.tile or persistent._TILE
+    persistent._AT_ONCE = case.at_once or persistent._AT_ONCE
+    noise = uniforms(range(case.batch), 12, model.noise_channels, dtype=dtype, device=device)
+    reference = model.sample(mel, "naive", seed=0, temperature=case.temperature, speaker=speaker)
+    if case.layout == "block":
+        return reference, sample_in_blocks(model, mel, noise, case.temperature, speaker, block=5, kernels=True)
+    found = persistent.sample_persistent(model, mel, noise, case.temperature, speaker, layout=case.layout)
+    return reference, found
+
+
+class Together:
+    """Stands for the kernel `circle`: each program in a process of its own, over shared memory.
+
+    The interpreter runs the programs of a launch one after the other, which never has one wait for another.
+    """
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+
+    def __getitem__(self, grid: tuple[int, int]) -> Any:
+        def launch(*arguments: Any, **settings: Any) -> None:
+            for argument in arguments:
+                if isinstance(argument, torch.Tensor) and argument.numel():
+                    argument.share_memory_()
+            places = itertools.product(range(grid[0]), range(grid[1]))
+            fork = multiprocessing.get_context("fork")
+            programs = [fork.Process(target=self.program, args=(grid, place, arguments, settings)) for place in places]
+            for program in programs:
+                program.start()
+            for program in programs:
+                program.join(100)
+            codes = [program.exitcode for program in programs]
+            for program in programs:
+                program.kill()  # one that waits for ever
+            assert codes == [0] * len(codes), codes
+
+        return launch
+
+    def program(self, grid: tuple[int, int], place: tuple[int, int], arguments: Any, settings: Any) -> None:
+        """The program at `place` of the grid, in this process."""
+        from triton.runtime import interpreter
+
+        builder = interpreter.interpreter_builder
+        builder.set_grid_dim = lambda *_: setattr(builder, "grid_dim", (*grid, 1))
+        builder.set_grid_idx = lambda *_: setattr(builder, "grid_idx", (*place, 0))
+        interpreter.GridExecutor._restore_args_dev = lambda *_: None  # nothing was copied, and others still write
+        self.kernel[(1, 1)](*arguments, **settings)
+
+
+def run_together(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
+    """`run`, with the programs side by side: two circles, or as many as there are signals."""
+    from wavenet.kernels import pipeline
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "circle", Together(pipeline.circle))
+        patch.setattr(persistent, "_interpreted", lambda: False)  # several samples a launch
+        patch.setattr(persistent, "_expect_device", lambda device: None)
+        return run(case)
+
+
+def main(path: str) -> None:
+    """Compute all cases."""
+    torch.set_num_threads(1)
+    usual = persistent._TILE, persistent._AT_ONCE
+    results = {}
+    for name, case in CASES.items():
+        persistent._TILE, persistent._AT_ONCE = usual
+        results[name] = run_together(case) if case.together else run(case)
+    torch.save(results, path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
