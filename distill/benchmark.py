@@ -15,7 +15,7 @@ from distill.charts import Bar, draw_bars
 from distill.evaluate import write_json
 from distill.markers import check, fill
 from distill.speed.contestants import KNOWN
-from distill.speed.measurement import METHODS, benchmark
+from distill.speed.measurement import benchmark
 from distill.speed.references import REFERENCES, reference
 from distill.speed.tables import base, machine_line, markdown_table
 from distill.synthesize import read_mel
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         threads=arguments.threads,
         batch=arguments.batch,
         device=device,
-        methods=tuple(name.strip() for name in arguments.methods.split(",")),
+        methods=tuple(name.strip() for name in arguments.methods.split(",")) if arguments.methods else None,
         lengths=_numbers("--lengths", arguments.lengths, float),
         batches=_numbers("--batches", arguments.batches, int),
     )
@@ -120,7 +120,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--batch", type=int, default=1, help="signals made at once")
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or auto")
-    parser.add_argument("--methods", type=str, default=",".join(METHODS), help=f"some of {', '.join(KNOWN)}")
+    parser.add_argument("--methods", type=str, help=f"some of {', '.join(KNOWN)} (default: all that pay)")
     parser.add_argument("--mel", type=str, help=".npy, .wav or .flac to be said (default: a bundled recording)")
     parser.add_argument("--page", type=str, help="a Markdown page whose section takes the tables, e.g. docs/results.md")
     parser.add_argument("--section", type=str, default="speed", help="name of the page's markers")

@@ -18,7 +18,6 @@ from wavenet.errors import UserError
 from wavenet.excitation import phase
 from wavenet.features import LogMel
 from wavenet.heads import make_head
-from wavenet.kernels.availability import available
 from wavenet.layers import shift_right
 from wavenet.noise import uniforms
 from wavenet.pitch.contour import Pitch
@@ -163,16 +162,15 @@ class Teacher(nn.Module):
     ) -> Tensor:
         """Draw wav (B, T) sequentially from mel (B, M, F).
 
-        method: auto is the fastest there is on the model's device: fused on a CPU; on a GPU persistent, or graph where
-        Triton is not installed, and these two run on a GPU only. The noise is uniform, drawn first and for the whole
-        signal, so every method gives the same samples for the same generator (a CPU one). With seeds instead, one for
-        each signal (an int stands for seed, seed + 1, ...), the noise is counter-based (wavenet/noise.py): a signal is
-        then the same alone and in any batch, but for rounding, which may move it by a level. temperature scales the
-        scales (divides the logits of mu-law classes). Raises UserError for an unknown method, and for one that the
-        model's device lacks.
+        method: auto is fused on a CPU and, until graph and persistent have been run on one, cached on a GPU; these two
+        run on a GPU only. The noise is uniform, drawn first and for the whole signal, so every method gives the same
+        samples for the same generator (a CPU one). With seeds instead, one for each signal (an int stands for seed,
+        seed + 1, ...), the noise is counter-based (wavenet/noise.py): a signal is then the same alone and in any batch,
+        but for rounding, which may move it by a level. temperature scales the scales (divides the logits of mu-law
+        classes). Raises UserError for an unknown method, and for one that the model's device lacks.
         """
         if method == AUTO:
-            method = "fused" if mel.device.type == "cpu" else "persistent" if available() else "graph"
+            method = "fused" if mel.device.type == "cpu" else "cached"
         if method not in SAMPLERS:
             raise UserError(f"method: found {method!r}, expected one of {', '.join((AUTO, *SAMPLERS))}")
         if temperature < 0:

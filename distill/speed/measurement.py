@@ -20,6 +20,7 @@ from wavenet.teacher import SAMPLERS
 
 _HASTE = 2.0  # by how much the rate may grow with the batch
 METHODS = ("naive", "cached", "fused", PARALLEL, "tiled")
+GPU_METHODS = ("naive", "cached", "graph", "persistent", PARALLEL)
 
 
 def benchmark(
@@ -32,7 +33,7 @@ def benchmark(
     naive_seconds: float = 0.05,
     batch: int = 1,
     device: str = "cpu",
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] | None = None,
     lengths: Sequence[float] = (),
     batches: Sequence[int] = (),
     budget: float = 30.0,
@@ -40,6 +41,8 @@ def benchmark(
     announce: Callable[[str], object] = print,
 ) -> dict[str, Any]:
     """Time each model with each of `methods` that it has, on mel (1, M, F) repeated to `seconds` of audio.
+
+    methods: METHODS, or GPU_METHODS, where none are named.
 
     Teachers run the sequential methods; students "parallel", their pass by torch, and their other engines by name.
     Returns {"machine", "nets", "ceilings", "rows", "ratios"}: samples_per_second counts the whole batch and is the
@@ -55,6 +58,8 @@ def benchmark(
     Raises UserError for settings without sense, and when a method does not give the reference's audio (at most 1e-4
     apart at the same noise), or a sampler not its own back under teacher forcing: such a method is not timed.
     """
+    if methods is None:
+        methods = METHODS if torch.device(device).type == "cpu" else GPU_METHODS
     _check(models, mel, methods, device)
     for name, value in {"seconds": seconds, "budget": budget}.items():
         require(0 < value < math.inf, name, value, "a positive number of seconds")
