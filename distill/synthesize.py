@@ -291,11 +291,8 @@ def _parser() -> jsonargparse.ArgumentParser:
         help="of a student's flows; auto: the fastest",
     )
     parser.add_argument("--speaker", type=str, help="name or index of the voice, for a model with several")
-    parser.add_argument(
-        "--f0",
-        type=str,
-        help="F0 and voicing: Hz a frame, 0 unvoiced, or lines of time and Hz; a file, or a folder",
-    )
+    f0 = "F0 and voicing: Hz a frame, 0 unvoiced, or lines of time and Hz; a file, or a folder"
+    parser.add_argument("--f0", type=str, help=f0)
     parser.add_argument("--transpose", type=float, default=0.0, help="move F0 by so many semitones")
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     return parser

@@ -6,34 +6,20 @@ but plain tensor operations is in it, so that a CPU computes the same (gate and 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wavenet.heads import GaussianHead, MixtureHead, MuLawHead
 from wavenet.sampling.composition import compose
 from wavenet.sampling.deviates import deviates
 from wavenet.sampling.draws import Draw, make_draw
-from wavenet.stack import Stack
+from wavenet.sampling.drivable import Drivable
 from wavenet.upsample import Conditioning
 
 if TYPE_CHECKING:
     from wavenet.kernels.operations import KernelDraw
-
-
-class Drivable(Protocol):
-    """What the block samplers ask of a teacher."""
-
-    stack: Stack
-    head: MixtureHead | GaussianHead | MuLawHead
-    gain: float
-    config: Any
-
-    def conditioning(self, mel: Tensor, speaker: Tensor | None = None) -> Conditioning:
-        """What the network is driven by."""
-        ...
 
 
 class BlockStepper:

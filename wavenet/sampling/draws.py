@@ -27,7 +27,7 @@ class Draw:
 
     def __call__(self, outputs: Tensor, noise: Tensor, previous: Tensor, sample: Tensor) -> None:
         """outputs (B, O), noise (B, m), previous (B,) = x_{t-1} -> sample (B,) = x_t, written in place."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not define a draw")
 
 
 class _Scaled(Draw):

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from wavenet.heads import GaussianHead, MixtureHead, MuLawHead
 from wavenet.sampling.deviates import deviates
-from wavenet.stack import Stack
-from wavenet.upsample import Conditioning
+from wavenet.sampling.drivable import Drivable
 
 if TYPE_CHECKING:
     from wavenet.fused.loop import Law
 
 # wavenet.fused is imported where it is used: numba takes half a second, and most commands do without.
-
-
-class Drivable(Protocol):
-    """What the compiled loop asks of a teacher."""
-
-    stack: Stack
-    head: MixtureHead | GaussianHead | MuLawHead
-    gain: float
-    config: Any
-
-    def conditioning(self, mel: Tensor, speaker: Tensor | None = None) -> Conditioning:
-        """What the network is driven by."""
-        ...
 
 
 def sample_fused(

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from wavenet.errors import UserError
 from wavenet.kernels.availability import available
-from wavenet.sampling.block import BlockStepper, Drivable
+from wavenet.sampling.block import BlockStepper
+from wavenet.sampling.drivable import Drivable
 
 BLOCK = 32  # samples of one graph
 

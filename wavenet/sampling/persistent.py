@@ -29,8 +29,8 @@ from wavenet.config import require
 from wavenet.errors import UserError
 from wavenet.heads import GaussianHead
 from wavenet.kernels.availability import available
-from wavenet.sampling.block import Drivable
 from wavenet.sampling.deviates import deviates
+from wavenet.sampling.drivable import Drivable
 
 _AT_ONCE = 8192  # samples of one launch: between two, Ctrl-C is heard
 _WARPS = 8
