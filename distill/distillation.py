@@ -60,7 +60,7 @@ class Distillation:
     def objective(self, student: Student, start: int) -> Objective:
         """The terms, with the first `start` samples left out; spectra are of the signal that the flows make."""
         emphasis = student.config.pre_emphasis
-        floor = self.teacher.config.distribution.log_scale_floor
+        floor = self.teacher.least_log_scale
         return Objective(self.config, emphasis, student.gain, floor, start, self.phones, student.log_mel)
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
@@ -70,7 +70,7 @@ class Distillation:
 
     def monitor(self, config: HealthConfig) -> Health:
         """What judges the run of this distillation."""
-        return Health(config, self.teacher.config.distribution.log_scale_floor)
+        return Health(config, self.teacher.least_log_scale)
 
     def _pass(
         self, student: Student, batch: Batch, generator: torch.Generator | None, start: int

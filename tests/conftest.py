@@ -50,6 +50,7 @@ def small_teacher(
     bits: int | None = None,
     names: list[str] | None = None,
     source: bool = False,
+    linear_prediction: int = 0,
 ) -> Teacher:
     """A randomised float64 teacher of a few thousand parameters."""
     config = TeacherConfig(
@@ -59,6 +60,7 @@ def small_teacher(
         distribution=DistributionConfig(kind, components=3, bits=bits or (6 if kind == "mulaw" else 16)),
         pre_emphasis=0.0 if kind == "mulaw" else 0.9,
         gain=2.0,
+        linear_prediction=linear_prediction,
         source=source,
         pitch=PITCH,
         speakers=speakers,

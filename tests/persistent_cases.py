@@ -19,6 +19,7 @@ from wavenet.config import StackConfig
 from wavenet.noise import uniforms
 from wavenet.sampling import persistent
 from wavenet.sampling.graph import sample_in_blocks
+from wavenet.sampling.residual import sample_by_residual
 from wavenet.teacher import Teacher
 
 
@@ -26,6 +27,7 @@ from wavenet.teacher import Teacher
 class Case:
     """A teacher and how it is sampled. layout: of `persistent`, or block: gate and draw of a `graph`.
 
+    linear_prediction: order; what is sampled is then the residual.
     tile, at_once: of wavenet.sampling.persistent, where others than its own.
     together: all programs of a circle at the same time, for all samples in one launch, as on a GPU.
     """
@@ -41,6 +43,7 @@ class Case:
     tile: int | None = None
     at_once: int | None = None
     together: bool = False
+    linear_prediction: int = 0
 
 
 CASES = {
@@ -49,6 +52,8 @@ CASES = {
     "block mulaw": Case("block", kind="mulaw", temperature=0.6),
     "block mulaw at temperature 0": Case("block", kind="mulaw", temperature=0.0),
     "whole mol": Case(batch=2),
+    "block mol residual": Case("block", linear_prediction=3),
+    "whole mol residual": Case(batch=2, linear_prediction=3),
     "whole mol kernel 1": Case(kernel_size=1),
     "whole gaussian kernel 3": Case(kind="gaussian", kernel_size=3),
     "whole mulaw kernel 4": Case(kind="mulaw", kernel_size=4),
@@ -59,6 +64,7 @@ CASES = {
     "whole in tiles": Case(channels=(17, 34, 18), tile=512),
     "whole in several launches": Case(kind="gaussian", kernel_size=2, at_once=5),
     "circle mol": Case("circle", batch=3),
+    "circle mol residual": Case("circle", linear_prediction=3),
     "circle mol kernel 1": Case("circle", kernel_size=1),
     "circle gaussian kernel 3": Case("circle", kind="gaussian", kernel_size=3),
     "circle mulaw kernel 4": Case("circle", kind="mulaw", kernel_size=4, temperature=0.6),
@@ -75,7 +81,14 @@ def run(case: Case, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
     stack = StackConfig(1, 2, case.kernel_size, residual_channels=residual, gate_channels=gates, skip_channels=skip)
     base = small_teacher(case.kind, source=case.source, bits=5 if case.kind == "mulaw" else None).config
     pitch = dataclasses.replace(base.pitch, audio=dataclasses.replace(AUDIO, hop_length=6))
-    config = dataclasses.replace(base, stack=stack, audio=pitch.audio, pitch=pitch, speakers=2 if case.source else 0)
+    config = dataclasses.replace(
+        base,
+        stack=stack,
+        audio=pitch.audio,
+        pitch=pitch,
+        speakers=2 if case.source else 0,
+        linear_prediction=case.linear_prediction,
+    )
     torch.manual_seed(0)
     model = randomise(Teacher(config).double(), scale=0.25).eval().requires_grad_(False)
     assert isinstance(model, Teacher)
@@ -86,10 +99,12 @@ def run(case: Case, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
     persistent._AT_ONCE = case.at_once or persistent._AT_ONCE
     noise = uniforms(range(case.batch), 12, model.noise_channels, dtype=dtype, device=device)
     reference = model.sample(mel, "naive", seed=0, temperature=case.temperature, speaker=speaker)
+    sampler, settings = persistent.sample_persistent, {"layout": case.layout}
     if case.layout == "block":
-        return reference, sample_in_blocks(model, mel, noise, case.temperature, speaker, block=5, kernels=True)
-    found = persistent.sample_persistent(model, mel, noise, case.temperature, speaker, layout=case.layout)
-    return reference, found
+        sampler, settings = sample_in_blocks, {"block": 5, "kernels": True}
+    if case.linear_prediction:
+        return reference, sample_by_residual(sampler, model, mel, noise, case.temperature, speaker, **settings)
+    return reference, sampler(model, mel, noise, case.temperature, speaker, **settings)
 
 
 class Together:

@@ -132,6 +132,8 @@ class TeacherConfig:
     """An autoregressive WaveNet. gain: 1 / rms of the pre-emphasised speech; null measures it on the training clips.
 
     source: the network also takes the voice's source (harmonics at F0) as conditioning; pitch then predicts F0.
+    linear_prediction: order of the predictor read off the mel, past which the network models what is left; 0: none.
+    log_scale_floor then counts in units of that residual.
     """
 
     audio: AudioConfig = dataclasses.field(default_factory=AudioConfig)
@@ -140,6 +142,7 @@ class TeacherConfig:
     distribution: DistributionConfig = dataclasses.field(default_factory=DistributionConfig)
     pre_emphasis: float = 0.9
     gain: float | None = None
+    linear_prediction: int = 0
     source: bool = False
     pitch: PitchConfig = dataclasses.field(default_factory=PitchConfig)
     speakers: int = 0
@@ -149,6 +152,8 @@ class TeacherConfig:
     def __post_init__(self) -> None:
         require(0 <= self.pre_emphasis < 1, "pre_emphasis", self.pre_emphasis, "0 <= pre_emphasis < 1")
         require(self.gain is None or self.gain > 0, "gain", self.gain, "a positive number or null")
+        order, most = self.linear_prediction, self.audio.n_fft // 2
+        require(0 <= order <= most, "linear_prediction", order, f"0 (none) to audio.n_fft / 2 = {most}")
         require(self.speakers >= 0, "speakers", self.speakers, "0 (one speaker) or the number of speakers")
         require(self.speaker_channels > 0, "speaker_channels", self.speaker_channels, "a positive integer")
 

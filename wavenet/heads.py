@@ -8,6 +8,7 @@ here and nowhere else.
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -28,8 +29,15 @@ class MixtureHead:
     noise_channels = DiscretizedMixtureLogistic.noise_channels
 
     def __init__(self, config: DistributionConfig) -> None:
-        self.components, self.floor, self.grid = config.components, config.log_scale_floor, Grid(config.bits)
+        self.components, self.floor = config.components, config.log_scale_floor
+        self.grid: Grid | None = Grid(config.bits)  # of the draws
         self.channels = 3 * config.components
+
+    def continuous(self) -> MixtureHead:
+        """The same for samplers whose draws are not rounded."""
+        head = copy.copy(self)
+        head.grid = None
+        return head
 
     def initial_bias(self) -> Tensor:
         """Equal weights, locations spread over one rms, scales of half an rms."""
@@ -39,6 +47,7 @@ class MixtureHead:
 
     def __call__(self, params: Tensor, shift: Tensor, gain: float) -> Distribution:
         """params (B, 3K, T), shift a x_{t-1} (B, T) -> distribution of x_t, batch shape (B, T)."""
+        assert self.grid is not None, "of draws that are not rounded there is no law here"
         logits, loc, raw = params.transpose(1, 2).chunk(3, -1)
         log_scale = soft_floor(raw - math.log(gain), self.floor)
         return DiscretizedMixtureLogistic(logits, loc / gain + shift[..., None], log_scale, self.grid)
@@ -52,6 +61,10 @@ class GaussianHead:
 
     def __init__(self, config: DistributionConfig) -> None:
         self.floor = config.log_scale_floor
+
+    def continuous(self) -> GaussianHead:
+        """The same: no draw of it is rounded."""
+        return self
 
     def initial_bias(self) -> Tensor:
         """Centred, with the scale of the signal."""
@@ -71,6 +84,10 @@ class MuLawHead:
     def __init__(self, config: DistributionConfig) -> None:
         self.mulaw = MuLaw(config.bits)
         self.channels = self.mulaw.levels
+
+    def continuous(self) -> MuLawHead:
+        """Raises TypeError: classes have no continuous law."""
+        raise TypeError("mu-law classes have no continuous law")
 
     def initial_bias(self) -> Tensor:
         """Uniform over the classes, hence loudness-weighted in amplitude."""

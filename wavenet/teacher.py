@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 
@@ -13,6 +14,8 @@ from torch.distributions import Distribution
 
 from wavenet.config import TeacherConfig, require
 from wavenet.device import full_precision
+from wavenet.distributions.gaussian import Gaussian
+from wavenet.distributions.logistic import DiscretizedMixtureLogistic
 from wavenet.emphasis import pre_emphasis
 from wavenet.errors import UserError
 from wavenet.excitation import phase
@@ -22,11 +25,13 @@ from wavenet.layers import shift_right
 from wavenet.noise import uniforms
 from wavenet.pitch.contour import Pitch
 from wavenet.pitch.net import PitchNet
+from wavenet.prediction import LinearPrediction, time_varying
 from wavenet.sampling.cached import sample_cached
 from wavenet.sampling.fused import sample_fused
 from wavenet.sampling.graph import sample_graph
 from wavenet.sampling.naive import sample_naive
 from wavenet.sampling.persistent import sample_persistent
+from wavenet.sampling.residual import sample_by_residual
 from wavenet.source import SIGNALS, Source
 from wavenet.stack import Stack
 from wavenet.upsample import Conditioning, Upsample
@@ -45,8 +50,9 @@ class Teacher(nn.Module):
     """WaveNet (van den Oord et al. 2016, arXiv 1609.03499) conditioned on log-mel frames.
 
     wav (B, T) in [-1, 1] and mel (B, M, F), T = F hop -> Distribution of x_t given x_<t, batch shape (B, T). The shift
-    by one sample happens here and nowhere else. Level and pre-emphasis are inside (see heads.py): the public input and
-    output are plain audio. `receptive_field`: x_t depends on exactly the `receptive_field` samples before it.
+    by one sample happens here and nowhere else. Level and pre-emphasis are inside (see heads.py), and linear prediction
+    where config.linear_prediction asks for it (see prediction.py): the public input and output are plain audio.
+    `receptive_field`: x_t depends on exactly the `receptive_field` samples before it.
     """
 
     def __init__(self, config: TeacherConfig) -> None:
@@ -58,6 +64,9 @@ class Teacher(nn.Module):
         self.upsample = Upsample(
             config.upsample, config.audio.n_mels, config.audio.hop_length, config.speakers, config.speaker_channels
         )
+        order = config.linear_prediction
+        require(order == 0 or config.distribution.kind != "mulaw", "linear_prediction", order, "0 with mu-law classes")
+        self.prediction = LinearPrediction(config.audio, order, config.pre_emphasis, self.gain) if order else None
         self.source = Source(config.audio, config.pre_emphasis, self.gain) if config.source else None
         self.pitch = PitchNet(config.pitch).requires_grad_(False) if config.source else None
         inputs = 1 + (SIGNALS if config.source else 0)
@@ -69,12 +78,22 @@ class Teacher(nn.Module):
     @property
     def receptive_field(self) -> int:
         """Number of past samples that x_t depends on."""
-        return self.stack.receptive_field + (1 if self.config.pre_emphasis else 0)
+        return self.stack.receptive_field + self.config.linear_prediction + (1 if self.config.pre_emphasis else 0)
+
+    @property
+    def least_log_scale(self) -> float:
+        """Under which no scale of x_t's law lies: the floor, with linear prediction that of digital silence."""
+        floor = self.config.distribution.log_scale_floor
+        if self.prediction is None:
+            return floor
+        silence = torch.full((1, self.config.audio.n_mels, 1), math.log(self.config.audio.log_clamp))
+        scale = float(self.prediction(silence.to(self.prediction.kernel)).amax(2)[0, 0])
+        return floor - math.log(scale * self.gain)
 
     @property
     def macs_per_sample(self) -> int:
         """Multiply-accumulates a sample."""
-        return self.stack.macs_per_sample
+        return self.stack.macs_per_sample + 3 * self.config.linear_prediction
 
     @property
     def noise_channels(self) -> int:
@@ -106,6 +125,8 @@ class Teacher(nn.Module):
     ) -> Conditioning:
         """What the network is driven by, for mel (B, M, F); with config.source the voice's source is part of it."""
         cond = self.upsample(mel, speaker)
+        if self.prediction is not None:
+            cond = dataclasses.replace(cond, whitening=self.prediction(mel))
         if self.source is None or self.pitch is None:
             return cond
         with torch.autocast(mel.device.type, enabled=False):  # phases and levels are part of the signal itself
@@ -120,27 +141,61 @@ class Teacher(nn.Module):
             expected = f"(B, {cond.length}), the mel's frames x hop_length"
             raise UserError(f"wav: found shape {tuple(wav.shape)}, expected {expected}")
         emphasised = pre_emphasis(wav, self.config.pre_emphasis, self.gain)
-        inputs = shift_right(emphasised)[:, None]
+        residual = emphasised
+        if self.prediction is not None:
+            assert cond.whitening is not None
+            predicted, scale = time_varying(emphasised, cond.whitening, self.prediction.kernel)
+            residual = emphasised * scale + predicted
+        inputs = shift_right(residual)[:, None]
         if cond.signals is not None:
             inputs = torch.cat([inputs, cond.signals], 1)
         params = self.stack(inputs, cond, first).to(wav.dtype)  # autocast ends at the network
-        return self.head(params, self.config.pre_emphasis * shift_right(wav)[:, first:], self.gain)
+        shift = self.config.pre_emphasis * shift_right(wav)[:, first:]
+        if self.prediction is None:
+            return self.head(params, shift, self.gain)
+        return self._shaped(params, shift, predicted[:, first:], scale[:, first:])
+
+    def _shaped(self, params: Tensor, shift: Tensor, predicted: Tensor, scale: Tensor) -> Distribution:
+        """From the law of e_t to that of x_t = (e_t - predicted) / (scale gain) + shift, all (B, T)."""
+        law = self.head(params, torch.zeros_like(shift), 1.0)
+        assert isinstance(law, Gaussian | DiscretizedMixtureLogistic)
+        return law.affine(shift - predicted / (scale * self.gain), -torch.log(scale * self.gain))
 
     def stepper(self, mel: Tensor, speaker: Tensor | None = None) -> Callable[[Tensor], Distribution]:
         """A callable x_{t-1} (B, 1) -> Distribution of x_t, batch shape (B, 1), for t = 0, 1, ...; begin with zeros."""
         cond = self.conditioning(mel, speaker)
         stack_step = self.stack.stepper(mel.shape[0], cond)
         a, gain = self.config.pre_emphasis, self.gain
-        before = mel.new_zeros(mel.shape[0], 1)
+        order = self.config.linear_prediction
+        before, past = mel.new_zeros(mel.shape[0], 1), mel.new_zeros(mel.shape[0], order)
         beside = itertools.repeat(before[:, :0]) if cond.signals is None else iter(cond.signals.unbind(2))
+        # At t = 0 the filters of a sample before it, which are asked of silence.
+        filters = itertools.repeat(before) if cond.whitening is None else self._filters(cond.whitening)
+        last = next(filters)
 
         def step(previous: Tensor) -> Distribution:
-            nonlocal before
-            params = stack_step(torch.cat([gain * (previous - a * before), next(beside)], 1))
-            before = previous
-            return self.head(params[..., None], a * previous, gain)
+            nonlocal before, past, last
+            emphasised = gain * (previous - a * before)
+            residual = emphasised
+            if order:
+                residual = emphasised * last[:, :1] + (last[:, 1:] * past).sum(1, keepdim=True)
+                past = torch.cat([emphasised, past[:, :-1]], 1)
+            params = stack_step(torch.cat([residual, next(beside)], 1))[..., None]
+            before, shift = previous, a * previous
+            if not order:
+                return self.head(params, shift, gain)
+            last = next(filters)
+            return self._shaped(params, shift, (last[:, 1:] * past).sum(1, keepdim=True), last[:, :1])
 
         return step
+
+    def _filters(self, whitening: Tensor) -> Iterator[Tensor]:
+        """(B, order + 1) for each sample, after one for the silence before the first."""
+        assert self.prediction is not None
+        kernel = self.prediction.kernel.to(whitening)
+        yield whitening[:, :, 0]
+        for around in whitening.unfold(2, 3, 1).unbind(2):
+            yield from (around @ kernel).unbind(2)
 
     def windows(self, mel: Tensor, speaker: Tensor | None = None) -> Iterator[tuple[int, Conditioning]]:
         """For each t: the first sample and the conditioning of the shortest window of frames that decides x_t."""
@@ -182,7 +237,9 @@ class Teacher(nn.Module):
             require(generator is None, "generator", generator, "none beside a seed")
             seeds = _seeds(seed, batch)
             noise = uniforms(seeds, length, self.noise_channels, dtype=mel.dtype, device=mel.device)
-        return SAMPLERS[method](self, mel, noise, temperature, speaker)
+        if self.prediction is None or method in ("naive", "cached"):
+            return SAMPLERS[method](self, mel, noise, temperature, speaker)
+        return sample_by_residual(SAMPLERS[method], self, mel, noise, temperature, speaker)
 
 
 def _seeds(seed: int | Sequence[int], batch: int) -> list[int]:

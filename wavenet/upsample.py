@@ -21,12 +21,14 @@ class Conditioning:
     frames (B, C, F + 2): one replicated frame at either end. kernel (3, hop): the weights of the previous, own and next
     frame for each sample of a frame. Interpolation is linear along time and the same for all channels, so it commutes
     with any 1x1 projection without bias: networks project at frame rate, at 1/hop of the cost, and interpolate the
-    result. signals (B, S, T), or None: what networks take at sample rate, such as a voice's source.
+    result. signals (B, S, T), or None: what networks take at sample rate, such as a voice's source. whitening
+    (B, taps, F + 2), or None: the filters of wavenet.prediction.
     """
 
     frames: Tensor
     kernel: Tensor
     signals: Tensor | None = None
+    whitening: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -37,7 +39,8 @@ class Conditioning:
         """The frames first, ..., last - 1 alone, with their true neighbours."""
         hop = self.kernel.shape[1]
         signals = None if self.signals is None else self.signals[:, :, first * hop : last * hop]
-        return Conditioning(self.frames[:, :, first : last + 2], self.kernel, signals)
+        whitening = None if self.whitening is None else self.whitening[:, :, first : last + 2]
+        return Conditioning(self.frames[:, :, first : last + 2], self.kernel, signals, whitening)
 
     def project(self, weight: Tensor) -> Conditioning:
         """Apply a 1x1 projection, weight (O, C), at frame rate."""

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from distill.flows.base import Flow
 from wavenet.config import AudioConfig, SourceFilterConfig, require
 from wavenet.pitch.contour import Pitch
+from wavenet.prediction import time_varying
 from wavenet.source import Source
 from wavenet.upsample import Conditioning, linear_kernel
 
-_FRAMES = 32  # filtered at once: their rows stay in the processor's cache
 _LOG_F0 = (math.log(150.0), 0.4)  # centre and width that bring log F0 near unit scale
 _SAME = 0.01  # F0 that differs less is the mel's own
 _FIRST_GAIN = 0.1  # of the network's last layer: corrections start near none
@@ -44,7 +44,7 @@ class SourceConditioning(Conditioning):
         """The frames first, ..., last - 1 alone, with their true neighbours."""
         plain, hop = super().window(first, last), self.kernel.shape[1]
         filters, voice = self.filters[:, :, first : last + 2], self.voice[:, first * hop : last * hop]
-        return SourceConditioning(plain.frames, plain.kernel, plain.signals, filters, voice)
+        return SourceConditioning(plain.frames, plain.kernel, plain.signals, None, filters, voice)
 
 
 class SourceFilter(Flow):
@@ -133,6 +133,7 @@ class SourceFilter(Flow):
                 cond.frames,
                 cond.kernel,
                 self.source.signals(pitch, cycles, voice.detach()),
+                None,
                 F.pad(filters, (1, 1), mode="replicate"),
                 voice,
             )
@@ -141,17 +142,7 @@ class SourceFilter(Flow):
         """loc (B, T) and log_scale (B, T) of x_t given z_<t."""
         assert isinstance(cond, SourceConditioning)
         with torch.autocast(noise.device.type, enabled=False):
-            reach, kernel = self.config.taps - 1, self.kernel.to(noise)
-            past = F.pad(noise, (reach, -1)).unfold(1, reach, 1).unflatten(1, (-1, self.audio.hop_length))
-            around = cond.filters.unfold(2, 3, 1).permute(0, 2, 3, 1)  # (B, F, 3, taps)
-            # Each frame as one product: the filters of three frames, backwards, by rows z_{t-taps+1}, ..., z_{t-1}. In
-            # this order it and its gradient read the rows as they lie in memory, in half the time and in a third.
-            backwards = around[..., 1:].flip(3)
-            parts = [
-                taps @ rows.mT for rows, taps in zip(past.split(_FRAMES, 1), backwards.split(_FRAMES, 1), strict=True)
-            ]
-            filtered = (torch.cat(parts, 1) * kernel).sum(2).flatten(1)
-            scale = (around[..., 0] @ kernel).flatten(1)
+            filtered, scale = time_varying(noise, cond.filters, self.kernel)
             return cond.voice + filtered, scale.log()
 
     def forward(self, noise: Tensor, cond: Conditioning | None = None) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,10 @@ class Gaussian(NoiseDriven):
         """The same distribution over a larger batch shape."""
         return Gaussian(self.loc.expand(batch_shape), self.log_scale.expand(batch_shape))
 
+    def affine(self, shift: Tensor, log_scale: Tensor) -> Gaussian:
+        """The law of shift + exp(log_scale) x."""
+        return Gaussian(shift + torch.exp(log_scale) * self.loc, self.log_scale + log_scale)
+
     @property
     def scale(self) -> Tensor:
         """Standard deviation."""

@@ -146,12 +146,23 @@ class DiscretizedMixtureLogistic(MixtureLogistic):
     """The mixture rounded to the nearest level of a Grid, beyond the ends to the end levels: masses sum to 1.
 
     log_prob: log mass of the level nearest to the value; log_density: the continuous mixture's. mean, variance and cdf
-    are the continuous mixture's, before rounding and clipping. Draws are the mixture's, rounded: exactly the masses.
+    are the continuous mixture's, before rounding and clipping. Draws are the mixture's, rounded: exactly the masses;
+    with rounds false, they are left as they are.
     """
 
-    def __init__(self, logits: Tensor, loc: Tensor, log_scale: Tensor, grid: Grid) -> None:
+    def __init__(self, logits: Tensor, loc: Tensor, log_scale: Tensor, grid: Grid, rounds: bool = True) -> None:
         super().__init__(logits, loc, log_scale)
-        self.grid = grid
+        self.grid, self.rounds = grid, rounds
+
+    def affine(self, shift: Tensor, log_scale: Tensor) -> DiscretizedMixtureLogistic:
+        """The law of shift + exp(log_scale) x, x the continuous mixture, on the same grid; its draws are not rounded.
+
+        shift, log_scale: of the batch shape.
+        """
+        loc = shift[..., None] + torch.exp(log_scale)[..., None] * self.loc
+        return DiscretizedMixtureLogistic(
+            self.logits, loc, self.log_scale + log_scale[..., None], self.grid, rounds=False
+        )
 
     @property
     def support(self) -> constraints.Constraint:  # type: ignore[override]
@@ -161,7 +172,7 @@ class DiscretizedMixtureLogistic(MixtureLogistic):
     def expand(self, batch_shape: Shape, _instance: None = None) -> DiscretizedMixtureLogistic:
         """The same distribution over a larger batch shape."""
         logits, loc, log_scale = self._expanded(batch_shape)
-        return DiscretizedMixtureLogistic(logits, loc, log_scale, self.grid)
+        return DiscretizedMixtureLogistic(logits, loc, log_scale, self.grid, self.rounds)
 
     def continuous(self) -> MixtureLogistic:
         """The mixture before rounding."""
@@ -188,7 +199,8 @@ class DiscretizedMixtureLogistic(MixtureLogistic):
 
     def transform(self, uniforms: Tensor, temperature: float = 1.0) -> Tensor:
         """The continuous mixture's draw, rounded to the grid."""
-        return self.grid.quantize(super().transform(uniforms, temperature))
+        drawn = super().transform(uniforms, temperature)
+        return self.grid.quantize(drawn) if self.rounds else drawn
 
 
 def _log_density(value: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:

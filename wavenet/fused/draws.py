@@ -47,7 +47,7 @@ def likeliest(outputs, count):
 
 @helper
 def mixture(outputs, law, shift, choice, deviate, scratch):
-    """A discretised mixture of logistics: the component, its logistic, the nearest level."""
+    """A discretised mixture of logistics: the component, its logistic, the nearest level; step 0: no levels."""
     components = len(scratch) // 3
     k = chosen(outputs, components, scratch.dtype.type(1), choice, scratch)
     if k < 0:
@@ -55,6 +55,8 @@ def mixture(outputs, law, shift, choice, deviate, scratch):
     loc = outputs[components + k] / law.gain + shift
     log_scale = soft_floor(outputs[2 * components + k] - law.log_gain, law.floor)
     value = loc + law.temperature * math.exp(log_scale) * deviate
+    if law.step == 0.0:
+        return value
     value = min(max(value, -1.0), 1.0)
     return np.rint((value + 1.0) / law.step) * law.step - 1.0
 

@@ -91,7 +91,7 @@ class KernelDraw:
             "KINDS": kinds,
             "COUNT": count,
             "SIZE": padded(count),
-            "GRID": int(kinds == 3),
+            "GRID": int(isinstance(head, MixtureHead) and head.grid is not None),
             "GREEDY": int(temperature == 0),
         }
 

@@ -100,7 +100,7 @@ def pack(
         "KINDS": kinds,
         "COUNT": count,
         "COUNT_PADDED": padded(count),
-        "GRID": int(isinstance(head, MixtureHead)),
+        "GRID": int(isinstance(head, MixtureHead) and head.grid is not None),
         "GREEDY": int(isinstance(head, MuLawHead) and temperature == 0),
     }
     return Packed(
@@ -118,7 +118,7 @@ def numbers(
 ) -> Tensor:
     """(8,) float64, as `Packed` has them."""
     floor = 0.0 if isinstance(head, MuLawHead) else head.floor
-    step = head.grid.step if isinstance(head, MixtureHead) else 1.0
+    step = head.grid.step if isinstance(head, MixtureHead) and head.grid is not None else 1.0
     values = [gain, 1 / gain, coefficient, math.exp(floor), temperature, step, math.sqrt(0.5), 0.2]
     return torch.tensor(values, dtype=torch.float64)
 

@@ -52,17 +52,23 @@ class MixtureDraw(_Scaled):
 
     def __init__(self, head: MixtureHead, gain: float, coefficient: float, temperature: float, like: Tensor) -> None:
         super().__init__(head.floor, gain, coefficient, temperature)
-        self.components, self.step = head.components, head.grid.step
+        self.components, self.step = head.components, 0.0 if head.grid is None else head.grid.step
+        if self.step == 0.0:
+            return
         # float64: in float32 a sample near full scale would fall on its level's neighbour.
         self.middle = like.new_full((len(like),), 1 / self.step, dtype=torch.float64)
         self.lowest = like.new_full((len(like),), -1.0, dtype=torch.float64)
 
     def __call__(self, outputs: Tensor, noise: Tensor, previous: Tensor, sample: Tensor) -> None:
-        """The component, its logistic, the nearest level."""
+        """The component, its logistic, the nearest level, where there are levels."""
         count = self.components
         component = _chosen(outputs[:, :count], noise[:, :1])
         pair = outputs[:, count:].unflatten(1, (2, count)).gather(2, component[:, None].expand(-1, 2, -1))
-        value = self.moved(pair[:, 0, 0], pair[:, 1, 0], noise, previous).clamp_(-1, 1)
+        value = self.moved(pair[:, 0, 0], pair[:, 1, 0], noise, previous)
+        if self.step == 0.0:
+            sample.copy_(value)
+            return
+        value.clamp_(-1, 1)
         level = torch.add(self.middle, value, alpha=1 / self.step).round_()
         torch.add(self.lowest, level, alpha=self.step, out=sample)
 

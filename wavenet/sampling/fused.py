@@ -59,5 +59,5 @@ def _law(model: Drivable, temperature: float) -> Law:
     )
     if isinstance(head, MuLawHead):
         return law._replace(levels=head.mulaw.decode(torch.arange(head.mulaw.levels), torch.float64).numpy())
-    step = head.grid.step if isinstance(head, MixtureHead) else 0.0
+    step = head.grid.step if isinstance(head, MixtureHead) and head.grid is not None else 0.0
     return law._replace(floor=float(head.floor), step=step)
