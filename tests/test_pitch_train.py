@@ -147,13 +147,26 @@ def test_labels_that_do_not_fit_are_refused(glide, tmp_path):
         label(glide.train, AUDIO, cache)
 
 
-def test_a_run_resumes_bit_exact_on_the_same_command(place):
-    assert main(call(place, "parts", 2)) == 0
-    assert main(call(place, "parts", 4)) == 0
-    whole, parts = (checkpoint.load(place / run) for run in ("whole", "parts"))
+@pytest.mark.parametrize("speeds", [None, "[0.6, 1.2]"])
+def test_a_run_resumes_bit_exact_on_the_same_command(place, speeds):
+    extra, whole = (["--data.speeds", speeds], "varied") if speeds else ([], "whole")
+    if speeds:
+        assert main(call(place, whole, 4, *extra)) == 0
+    assert main(call(place, f"{whole}_parts", 2, *extra)) == 0
+    assert main(call(place, f"{whole}_parts", 4, *extra)) == 0
+    whole, parts = (checkpoint.load(place / run) for run in (whole, f"{whole}_parts"))
     assert whole.model_state.keys() == parts.model_state.keys()
     assert all(torch.equal(value, parts.model_state[name]) for name, value in whole.model_state.items())
     assert all(torch.equal(value, parts.ema_state[name]) for name, value in whole.ema_state.items())
+
+
+def test_speeds_change_what_is_learnt_and_none_is_the_default(place):
+    assert main(call(place, "null", 4, "--data.speeds", "null")) == 0
+    assert main(call(place, "other", 4, "--data.speeds", "[0.6, 1.2]")) == 0
+    whole, null, other = (checkpoint.load(place / run).model_state for run in ("whole", "null", "other"))
+    name = "network.0.weight"
+    assert torch.equal(whole[name], null[name])
+    assert not torch.equal(whole[name], other[name])
 
 
 def test_a_run_is_complete(place):
@@ -189,6 +202,8 @@ def test_errors_are_measured_printed_and_kept(place, capsys):
         (["--splits", "dve"], "dve"),
         (["--model.kernel_size", "4"], "pitch.kernel_size: found 4, expected an odd number"),
         (["--train.crop_length", "1000"], "train.crop_length: found 1000, expected a multiple of"),
+        (["--data.speeds", "[1.2, 0.6]"], "data.speeds: found [1.2, 0.6], expected null, or two numbers"),
+        (["--data.speeds", "[0.6, 1.2]"], "found a run with data.speeds = None, expected [0.6, 1.2]"),
         (["--model.channels", "9"], "found a run with model.channels = 8, expected 9"),
     ],
 )

@@ -230,6 +230,20 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PitchDataConfig(DataConfig):
+    """Recordings that a pitch network learns from. speeds: slowest and fastest that half of its crops are played at."""
+
+    speeds: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.speeds is not None:
+            slowest, fastest = self.speeds
+            in_order = 0.2 <= slowest <= fastest <= 5
+            require(in_order, "data.speeds", list(self.speeds), "null, or two numbers 0.2 <= slowest <= fastest <= 5")
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """The one training loop. Schedules count steps: warm-up, flat share, then the named decay to final_ratio."""
 

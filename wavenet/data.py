@@ -148,7 +148,8 @@ class CropDataset(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         crops = self.choose(step)
         margin = 0 if self._mels_on_disk else self._log_mel.margin
-        stretches = torch.stack([self._stretch(clip, start, margin) for clip, start in crops])
+        ends = margin + self.crop_length
+        stretches = torch.stack([self.stretch(clip, start - margin, start + ends) for clip, start in crops])
         wav = stretches[:, margin : margin + self.crop_length].contiguous()
         if self._mels_on_disk:
             mel = torch.stack([self._read_mel(clip, start) for clip, start in crops])
@@ -167,9 +168,8 @@ class CropDataset(Dataset[Batch]):
         starts = [hop * int(rng.integers((self.lengths[place] - self.crop_length) // hop + 1)) for place in places]
         return list(zip(places.tolist(), starts, strict=True))
 
-    def _stretch(self, place: int, start: int, margin: int) -> Tensor:
-        """Samples [start - margin, start + crop_length + margin), reflected beyond the clip's ends as in LogMel."""
-        first, last = start - margin, start + self.crop_length + margin
+    def stretch(self, place: int, first: int, last: int) -> Tensor:
+        """Samples [first, last) of clip `place`, reflected beyond its ends as in LogMel."""
         inner_first, inner_last = max(first, 0), min(last, self.lengths[place])
         inner = self._read(place, inner_first, inner_last)
         return F.pad(inner[None], (inner_first - first, last - inner_last), mode="reflect")[0]

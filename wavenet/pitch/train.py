@@ -12,10 +12,11 @@ import jsonargparse
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from wavenet import checkpoint
 from wavenet.arguments import from_dict, parse_arguments, to_dict
-from wavenet.config import DataConfig, PitchConfig, TrainConfig
+from wavenet.config import DataConfig, PitchConfig, PitchDataConfig, TrainConfig
 from wavenet.corpora import SPLITS
 from wavenet.data import Batch, Corpus, CropDataset, load_clip, open_corpus
 from wavenet.errors import DONE, UserError, command
@@ -23,6 +24,7 @@ from wavenet.manifest import Clip
 from wavenet.pitch.accuracy import pitch_errors
 from wavenet.pitch.labels import LABELS, Labels, PitchedCrops, label
 from wavenet.pitch.net import PitchNet
+from wavenet.pitch.speed import Played
 from wavenet.statistics import corpus_statistics
 from wavenet.train import open_training_corpus
 from wavenet.trainer import Task, Validation, train
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = jsonargparse.ArgumentParser(prog="wavenet-train-pitch", description=main.__doc__)
     parser.add_argument("--config", action="config", help="a recipe, e.g. configs/pitch.yaml")
     parser.add_argument("--model", type=PitchConfig, default=PitchConfig())
-    parser.add_argument("--data", type=DataConfig, default=DataConfig())
+    parser.add_argument("--data", type=PitchDataConfig, default=PitchDataConfig())
     parser.add_argument("--train", type=TrainConfig, default=TrainConfig())
     parser.add_argument("--out", type=str, required=True, help="run folder: checkpoint, configuration, labels, logs")
     parser.add_argument("--evaluate", action="store_true", help="measure the run in --out as it stands; train nothing")
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return evaluate(run, arguments.data, arguments.splits)
 
 
-def train_pitch(model_config: PitchConfig, data: DataConfig, config: TrainConfig, run: Path) -> int:
+def train_pitch(model_config: PitchConfig, data: PitchDataConfig, config: TrainConfig, run: Path) -> int:
     """Train, or resume, the pitch network of a run folder. Returns the exit status."""
     audio = model_config.audio
     corpus = open_training_corpus(data, audio)
@@ -78,8 +80,12 @@ def train_pitch(model_config: PitchConfig, data: DataConfig, config: TrainConfig
         assert isinstance(average, PitchNet)
         return Validation(measure(average, corpus.dev[: data.validation_clips], labels()), {}, audio.sample_rate)
 
+    def batches() -> Dataset[Batch]:
+        pitched = PitchedCrops(crops, labels())
+        return Played(pitched, *data.speeds) if data.speeds else pitched
+
     task = Task(KIND, model, to_dict(model_config), pitch_loss, validate, record=record)
-    return train(task, config, lambda: PitchedCrops(crops, labels()), data.workers, run)
+    return train(task, config, batches, data.workers, run)
 
 
 def pitch_loss(model: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
