@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument("--train", type=TrainConfig, default=TrainConfig())
     parser.add_argument("--health", type=HealthConfig, default=HealthConfig(), help="when a student is called ill")
-    parser.add_argument("--teacher", type=str, required=True, help="the teacher's run folder or checkpoint")
+    parser.add_argument("--teacher", type=str, required=True, help="the teacher's run folder, file, or shipped name")
     parser.add_argument("--pitch", type=str, help="a run of wavenet-train-pitch, for a student with a source_filter")
     parser.add_argument("--phones", type=str, help="a run of distill-train-phones, for the perceptual term")
     parser.add_argument("--out", type=str, required=True, help="run folder: checkpoint, configuration, logs")
