@@ -15,6 +15,7 @@ import torch
 import wavenet
 from distill import models
 from distill.synthesize import main as synthesize
+from distill.systems import load_systems
 from tests.conftest import AUDIO, random_mel, random_wav, small_student, small_teacher
 from wavenet import checkpoint, weights
 from wavenet.arguments import to_dict
@@ -67,6 +68,10 @@ def test_a_file_and_a_name_give_the_model_bit_for_bit(work, student, named):
     assert loaded.config == student.config
     assert torch.equal(sampled(loaded), sampled(student))
     assert checkpoint.load(named).step == 7
+
+
+def test_commands_that_take_several_models_know_the_names_too(work):
+    assert list(load_systems(["voice", "mine.safetensors"], "cpu")) == ["voice", "mine"]
 
 
 def test_a_teacher_travels_too(work):
