@@ -108,7 +108,7 @@ def _chart(path: Path, result: dict[str, Any], sample_rate: int) -> None:
 
 def _parser() -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(prog="distill-benchmark", description=main.__doc__)
-    parser.add_argument("checkpoints", type=str, nargs="*", help="run folders or checkpoint files")
+    parser.add_argument("checkpoints", type=str, nargs="*", help="run folders, files, or names of shipped weights")
     parser.add_argument("--nets", type=str, default="", help=f"untrained nets beside them: {', '.join(REFERENCES)}")
     parser.add_argument("--out", type=str, required=True, help="FILE.json; a chart goes to FILE.png")
     parser.add_argument("--seconds", type=float, help="of audio for each run (default: 1)")

@@ -2,7 +2,8 @@
 
 Five trainings (the network that reads pitch off the mel; the teacher; the source-filter student; the textbook's, whose
 flows shape white noise; that one by KL alone, to show why the spectral term is there), then the test clips through
-every system, the benchmark, and one page. Every stage resumes where it was left.
+every system, the benchmark, and one page. Every stage resumes where it was left. Before all that, a test clip through
+the student that the package brings along, so that there is something to hear at once.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ from distill.report import write_report
 from distill.speed.measurement import benchmark
 from distill.speed.tables import markdown_table
 from wavenet.arguments import parse_arguments
+from wavenet.audio import write_audio
 from wavenet.data import load_clip, open_corpus
 from wavenet.errors import DONE, INTERRUPTED, SOME_FAILED, UserError, command
 from wavenet.pitch.train import main as train_pitch
 from wavenet.run import read_metrics
 from wavenet.train import main as train_teacher
+from wavenet.weights import shipped
 
 RECIPES = Path(__file__).resolve().parent.parent / "configs"
 TEACHER, PITCH = "teacher", "pitch"
+SHIPPED = "student"  # the shipped weights that speak first
 RECIPE_FILES = ("demo_pitch.yaml", "demo_teacher.yaml", "demo_source_filter.yaml", "demo_student.yaml")
 
 
@@ -58,6 +62,7 @@ class Demo:
 
     def run(self) -> int:
         """Every stage. 130: interrupted, goes on next time. 1: a required figure missed, or a training failed."""
+        self._speak()
         self._say(1, "train the network that reads pitch and voicing off the mel", "about 1 minute")
         status = train_pitch(self._arguments("demo_pitch.yaml", PITCH, 1))
         if status:
@@ -97,6 +102,22 @@ class Demo:
         print(f"\nDone in {minutes:.1f} minutes. Look and listen: {page.resolve()}")
         missed = not self.steps and any(gate["required"] and not gate["passed"] for gate in gates)
         return SOME_FAILED if missed else DONE
+
+    def _speak(self) -> None:
+        """A bundled test clip through the shipped student, before any training; nothing where none is shipped."""
+        path = shipped().get(SHIPPED)
+        if path is None:
+            return
+        model = models.load(path)
+        audio = model.config.audio
+        clip = open_corpus("bundled", audio).test[0]
+        mel = model.log_mel(load_clip(clip, audio)[None])
+        wav = model.sample(mel, generator=torch.Generator().manual_seed(0))[0]
+        target = self.out / "shipped" / f"{clip.path.stem}.wav"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_audio(target, wav, audio.sample_rate)
+        print("\nTo hear at once: a test sentence through the trained student that the package brings along,")
+        print(f"{target.resolve()} (the recording: {clip.path})", flush=True)
 
     def _say(self, stage: int, what: str, duration: str) -> None:
         print(f"\n[{stage}/6] {what} ({duration})", flush=True)

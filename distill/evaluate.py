@@ -179,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(prog="distill-evaluate", description=main.__doc__)
-    parser.add_argument("checkpoints", type=str, nargs="+", help="run folders or checkpoint files")
+    parser.add_argument("checkpoints", type=str, nargs="+", help="run folders, files, or names of shipped weights")
     parser.add_argument("--data", type=str, required=True, help="a corpus folder, a folder of recordings, or bundled")
     parser.add_argument("--out", type=str, required=True, help="folder for metrics.json, report.html, sounds")
     parser.add_argument("--split", choices=("test", "dev"), help="test, or dev where a corpus has no test clips")

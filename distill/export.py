@@ -251,7 +251,7 @@ def _quiet() -> Iterator[None]:
 
 def _parser() -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(prog="distill-export", description=main.__doc__)
-    parser.add_argument("checkpoint", type=str, help="a student's run folder or checkpoint file")
+    parser.add_argument("checkpoint", type=str, help="a student's run folder, file, or shipped name")
     parser.add_argument("--out", type=str, required=True, help="FILE.onnx")
     parser.add_argument("--opset", type=int, help="version of the ONNX operators (default: the exporter's choice)")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE.onnx")

@@ -16,6 +16,7 @@ from wavenet.device import resolve_device
 from wavenet.errors import UserError
 from wavenet.pitch.net import PitchNet
 from wavenet.teacher import Teacher
+from wavenet.weights import fill
 
 KINDS: dict[str, tuple[type[Any], type[Any]]] = {
     "teacher": (TeacherConfig, Teacher),
@@ -26,10 +27,11 @@ KINDS: dict[str, tuple[type[Any], type[Any]]] = {
 
 
 def load(path: str | os.PathLike[str], device: str = "cpu") -> Any:
-    """The model of a run folder or checkpoint file, averaged weights where there are any, in eval mode.
+    """The model of a run folder, checkpoint or .safetensors file, or of shipped weights by name ("student").
 
-    Everything needed is inside the file: kind, configuration, weights. Raises UserError when the file is missing,
-    truncated, of an unknown kind, or its weights do not fit its configuration.
+    Averaged weights where there are any, in eval mode. What exists under `path` wins over a name. Everything needed is
+    inside the file: kind, configuration, weights. Raises UserError when the file is missing, truncated, of an unknown
+    kind, or its weights do not fit its configuration.
     """
     device = resolve_device(device)
     stored = checkpoint.load(path)
@@ -40,8 +42,5 @@ def load(path: str | os.PathLike[str], device: str = "cpu") -> Any:
         model: nn.Module = model_class(from_dict(config_class, stored.config))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    try:
-        model.load_state_dict(checkpoint.weights(stored))
-    except (RuntimeError, TypeError, AttributeError):
-        raise UserError(f"{path}: found weights of other sizes, expected those of the configuration inside") from None
+    fill(model, checkpoint.weights(stored), path)
     return model.to(device).eval().requires_grad_(False)

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from distill import models
+from distill.cards import listing
 from distill.contours import Contours, contours_of
 from distill.engines.table import DEFAULT, ENGINES, build
 from distill.student import Student
@@ -30,6 +31,7 @@ from wavenet.device import resolve_device
 from wavenet.errors import DONE, SOME_FAILED, USER_MISTAKE, UserError, command
 from wavenet.features import LogMel
 from wavenet.teacher import AUTO, SAMPLERS, Teacher
+from wavenet.weights import shipped
 
 MEL_SUFFIX = ".npy"
 _SUFFIXES = (*AUDIO_SUFFIXES, MEL_SUFFIX)
@@ -41,10 +43,17 @@ _SILENT_NATS = 1e-3  # above the clamp
 def main(argv: Sequence[str] | None = None) -> int:
     """CHECKPOINT INPUT... --out DIR: every recording, mel, or folder of them, through a model into DIR/<stem>.wav.
 
+    CHECKPOINT: a run folder, a file, or the name of shipped weights, of which --list prints a table.
     Folders are searched to the bottom. Inputs of one stem keep the folders that differ: DIR/<folder>/<stem>.wav.
     Exit status: 0 all done, 1 some inputs failed (a line each on stderr), 2 all failed or the command is mistaken.
     """
     arguments = parse_arguments(_parser(), argv)
+    if arguments.list:
+        print(listing(shipped()))
+        return DONE
+    require(arguments.checkpoint is not None, "CHECKPOINT", None, "a run folder, a file or shipped weights (--list)")
+    require(bool(arguments.inputs), "INPUT", None, "recordings, mels, or folders of them")
+    require(arguments.out is not None, "--out", None, "a folder")
     require(arguments.seed >= 0, "--seed", arguments.seed, "0 or more")
     require(0 <= arguments.temperature < math.inf, "--temperature", arguments.temperature, "0 or more")
     device = resolve_device(arguments.device)
@@ -274,25 +283,19 @@ def _complain(line: str) -> None:
 
 def _parser() -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(prog="distill-synthesize", description=main.__doc__)
-    parser.add_argument("checkpoint", type=str, help="a run folder or a checkpoint file")
-    parser.add_argument("inputs", type=str, nargs="+", help=".wav, .flac, .npy mel (M, F) or (F, M), or a folder")
-    parser.add_argument("--out", type=str, required=True, help="folder for <stem>.wav, 16-bit PCM")
+    parser.add_argument("checkpoint", type=str, nargs="?", help="a run folder, a file, or the name of shipped weights")
+    parser.add_argument("inputs", type=str, nargs="*", help=".wav, .flac, .npy mel (M, F) or (F, M), or a folder")
+    parser.add_argument("--out", type=str, help="folder for <stem>.wav, 16-bit PCM")
+    parser.add_argument("--list", action="store_true", help="print what weights are shipped, and do nothing else")
     parser.add_argument("--seed", type=int, default=0, help="the noise is drawn from the seed and each input's stem")
     parser.add_argument("--temperature", type=float, default=1.0, help="scales the noise")
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or auto")
-    parser.add_argument(
-        "--method", type=str, choices=(AUTO, *SAMPLERS), help="how a teacher samples (default: auto, the fastest)"
-    )
-    parser.add_argument(
-        "--engine",
-        type=str,
-        choices=(AUTO, *ENGINES),
-        default=DEFAULT,
-        help="of a student's flows; auto: the fastest",
-    )
+    methods = (AUTO, *SAMPLERS)
+    parser.add_argument("--method", type=str, choices=methods, help="how a teacher samples (default: the fastest)")
+    engines = (AUTO, *ENGINES)
+    parser.add_argument("--engine", type=str, choices=engines, default=DEFAULT, help="of a student's flows; auto: fast")
     parser.add_argument("--speaker", type=str, help="name or index of the voice, for a model with several")
-    f0 = "F0 and voicing: Hz a frame, 0 unvoiced, or lines of time and Hz; a file, or a folder"
-    parser.add_argument("--f0", type=str, help=f0)
+    parser.add_argument("--f0", type=str, help="F0 and voicing: Hz a frame, 0 unvoiced, or time and Hz; file or folder")
     parser.add_argument("--transpose", type=float, default=0.0, help="move F0 by so many semitones")
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     return parser

@@ -20,6 +20,7 @@ from distill.objective import ObjectiveConfig
 from distill.phones.classifier import PhoneClassifier
 from distill.student import Student
 from wavenet import checkpoint
+from wavenet.adaptation import Initial
 from wavenet.arguments import parse_arguments, to_dict
 from wavenet.config import AudioConfig, DataConfig, PitchConfig, StudentConfig, TrainConfig
 from wavenet.data import Corpus, CropDataset
@@ -52,9 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument("--train", type=TrainConfig, default=TrainConfig())
     parser.add_argument("--health", type=HealthConfig, default=HealthConfig(), help="when a student is called ill")
-    parser.add_argument("--teacher", type=str, required=True, help="the teacher's run folder or checkpoint")
+    parser.add_argument("--teacher", type=str, required=True, help="the teacher's run folder, file, or shipped name")
     parser.add_argument("--pitch", type=str, help="a run of wavenet-train-pitch, for a student with a source_filter")
     parser.add_argument("--phones", type=str, help="a run of distill-train-phones, for the perceptual term")
+    parser.add_argument("--init", type=str, help="begin with these weights: shipped name, file or run of a student")
     parser.add_argument("--out", type=str, required=True, help="run folder: checkpoint, configuration, logs")
     parser.add_argument("--force", action="store_true", help="distil even a teacher weaker than linear prediction")
     found = parse_arguments(parser, argv)
@@ -69,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found.pitch,
         found.phones,
         found.health,
+        found.init,
     )
 
 
@@ -83,12 +86,14 @@ def train_student(
     pitch: str | None = None,
     phones: str | None = None,
     health: HealthConfig | None = None,
+    init: str | None = None,
 ) -> int:
     """Distil, or resume distilling, the student of a run folder. Returns the exit status.
 
     pitch: the network that a source-filter student takes F0 from, trained before; it becomes part of the student.
     phones: the classifier of the perceptual term; it stays outside. health: thresholds of the monitor, which may change
-    between one call and the next.
+    between one call and the next. init: trained weights that a new run begins with, at step 0; the pitch network is
+    among them.
     """
     teacher = models.load(teacher_path, resolve_device(config.device))
     if not isinstance(teacher, Teacher):
@@ -97,7 +102,8 @@ def train_student(
         # Its density is constant over each class: no gradient tells the student where to move.
         raise UserError(f"{teacher_path}: found a mulaw teacher, expected mol or gaussian, which have a smooth density")
     model_config = adopt(recipe, teacher)
-    net = _pitch_network(model_config, teacher, pitch)
+    initial = None if init is None else Initial(init, "student", run)
+    net = _pitch_network(model_config, teacher, pitch, initial)
     if net is not None and model_config.prior == "source_filter":
         model_config = dataclasses.replace(model_config, pitch=net.config)
     corpus = open_training_corpus(data, model_config.audio)
@@ -105,9 +111,12 @@ def train_student(
     _gate(teacher, corpus, data.validation_clips, str(teacher_path), force)
     torch.manual_seed(config.seed)
     model = Student(model_config)
-    print(warm_start(model, teacher), file=sys.stderr)
-    if model.pitch is not None and net is not None:
-        model.pitch.load_state_dict(net.state_dict())
+    if initial is None:
+        print(warm_start(model, teacher), file=sys.stderr)
+        if model.pitch is not None and net is not None:
+            model.pitch.load_state_dict(net.state_dict())
+    elif not (run / checkpoint.FILE_NAME).exists():
+        print(initial.into(model), file=sys.stderr)
     crops = CropDataset(
         corpus.train, model_config.audio, config.crop_length, config.batch_size, config.seed, model_config.speaker_names
     )
@@ -137,6 +146,7 @@ def train_student(
             "teacher": checkpoint.fingerprint(teacher),
         }
         | ({} if net is None else {"pitch": checkpoint.fingerprint(net)})
+        | ({} if initial is None else {"init": initial.digest})
         | ({} if classifier is None else {"phones": checkpoint.fingerprint(classifier)}),
     )
     batches = crops if net is None else functools.partial(with_pitch, crops, run, data.workers, pitch)
@@ -175,12 +185,18 @@ def adopt(config: StudentRecipe, teacher: Teacher) -> StudentConfig:
     return StudentConfig(**own | adopted)
 
 
-def _pitch_network(config: StudentConfig, teacher: Teacher, path: str | None) -> PitchNet | None:
-    """Where F0 comes from: the run that is named, or the teacher's own network; None where nothing needs F0."""
+def _pitch_network(
+    config: StudentConfig, teacher: Teacher, path: str | None, initial: Initial | None
+) -> PitchNet | None:
+    """Where F0 comes from: --init, the run that is named, or the teacher's own network; None where nothing needs F0."""
+    if initial is not None and path is not None:
+        raise UserError(f"--pitch: found {path}, expected none with --init, which brings its own")
     if config.prior == "none" and path is not None:
         raise UserError(f"--pitch: found {path}, expected none for a student without a prior")
     if path is not None:
         return load_pitch(path, config.audio)
+    if initial is not None and config.prior == "source_filter":
+        return initial.pitch()
     if config.prior == "source_filter" and teacher.pitch is None:
         raise UserError("--pitch: found none, expected a run of wavenet-train-pitch, for the prior needs F0")
     return teacher.pitch

@@ -103,7 +103,11 @@ def test_unknown_kind_unknown_key_and_other_sizes_are_named(tmp_path):
         models.load(tmp_path / "key.pt")
     config["stack"]["layers"] = 2
     checkpoint.save(tmp_path / "sizes.pt", kind="teacher", config=config, model_state=model.state_dict())
-    with pytest.raises(UserError, match=r"sizes\.pt: found weights of other sizes"):
+    with pytest.raises(UserError, match=r"sizes\.pt: found a tensor stack\.blocks\.4\.dilated\.weight \(and 7 more\)"):
+        models.load(tmp_path / "sizes.pt")
+    config["stack"] |= {"layers": 3, "skip_channels": 7}
+    checkpoint.save(tmp_path / "sizes.pt", kind="teacher", config=config, model_state=model.state_dict())
+    with pytest.raises(UserError, match=r"sizes\.pt: found weights of other sizes: shape \(9, .*expected \(11, "):
         models.load(tmp_path / "sizes.pt")
 
 

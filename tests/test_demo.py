@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from distill import results
+from distill import models, results
 from distill.demo import Demo
 from distill.demo import main as demo
 from distill.gates import FLOW_0, GRIFFIN_LIM, KL_ONLY, RECORDING, SOURCE_FILTER, TEXTBOOK, check_gates
+from wavenet import weights
 from wavenet.audio import read_audio, write_audio
 from wavenet.data import corpus_folder
 from wavenet.errors import UserError
@@ -45,6 +46,22 @@ def test_page_shows_every_system_and_every_file_it_names_is_there(run):
     links = [link for link in re.findall(r'(?:src|srcset)="([^"]+)"', page) if not link.startswith("data:")]
     assert len([link for link in links if link.endswith(".wav")]) == 2 * len(SYSTEMS)
     assert all((run / link).is_file() for link in links)
+
+
+def test_the_shipped_student_speaks_before_any_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("distill.demo.train_pitch", lambda _: 130)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "student").mkdir()  # a folder of the user's does not matter
+    assert Demo(tmp_path / "out", ROOT / "configs", "bundled", None).run() == 130
+    (spoken,) = (tmp_path / "out" / "shipped").glob("*.wav")
+    assert str(spoken) in capsys.readouterr().out.split("[1/6]")[0]
+    wav, info = read_audio(spoken)
+    assert info.sample_rate == models.load(weights.shipped()["student"]).config.audio.sample_rate
+    assert 0.001 < float(wav.std()) < 0.5
+    monkeypatch.setattr(weights, "FOLDER", tmp_path / "nothing")
+    assert Demo(tmp_path / "bare", ROOT / "configs", "bundled", None).run() == 130
+    assert not (tmp_path / "bare").exists()
+    assert capsys.readouterr().out.strip().startswith("[1/6]")
 
 
 def test_figures_hold_what_the_page_and_readme_are_made_of(run):

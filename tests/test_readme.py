@@ -18,7 +18,7 @@ from wavenet.audio import read_audio, write_audio
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/recipes.md", "docs/engines.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/recipes.md", "docs/engines.md", "docs/weights.md"]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 ENTRY_POINTS = {
     "wavenet-prepare": "wavenet.prepare",
@@ -30,6 +30,7 @@ ENTRY_POINTS = {
     "distill-evaluate": "distill.evaluate",
     "distill-benchmark": "distill.benchmark",
     "distill-export": "distill.export",
+    "distill-ship": "distill.ship",
 }
 
 
@@ -89,8 +90,10 @@ def test_every_path_of_the_tree_exists():
 @pytest.mark.parametrize("folder", ["wavenet", "distill", "configs", "scripts", "docs"])
 def test_every_file_is_in_the_tree(folder):
     found = tree()
-    whole = {name for name in ("wavenet/bundled/", "configs/smoke/", "docs/audio/") if name in found}
-    assert len(whole) == 3
+    whole = {
+        name for name in ("wavenet/bundled/", "wavenet/shipped/", "configs/smoke/", "docs/audio/") if name in found
+    }
+    assert len(whole) == 4
     for path in sorted((ROOT / folder).rglob("*")):
         name = path.relative_to(ROOT).as_posix()
         hidden = any(part.startswith((".", "__")) for part in path.relative_to(ROOT).parts)
@@ -158,7 +161,7 @@ def test_links_resolve(page):
         if target.startswith("https://"):
             continue
         path, _, anchor = target.partition("#")
-        linked = ((ROOT / page).parent / path).resolve()
+        linked = ((ROOT / page).parent / path).resolve() if path else ROOT / page
         assert linked.exists(), target
         if anchor:
             headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), flags=re.MULTILINE)

@@ -30,6 +30,7 @@ FILES = [*NAMES, *(f"smoke/{name}" for name in NAMES)]
 TEACHERS = [name for name in NAMES if "teacher" in name]
 # teacher_mulaw has no student: its density is constant within a class, so draws of x_t carry no gradient.
 STUDENTS = {
+    "adapt_student.yaml": "adapt_teacher.yaml",
     "demo_source_filter.yaml": "demo_teacher.yaml",
     "demo_student.yaml": "demo_teacher.yaml",
     "hour_student.yaml": "hour_teacher.yaml",
@@ -38,6 +39,8 @@ STUDENTS = {
     "student_gaussian.yaml": "teacher_gaussian.yaml",
     "student_mol.yaml": "teacher_mol.yaml",
 }
+# Recipes that begin with the weights of another.
+ADAPTED = {"adapt_teacher.yaml": "kathleen_teacher.yaml", "adapt_student.yaml": "kathleen_student.yaml"}
 # What an objective need not state where it does not weigh the term.
 SETTINGS = {
     "power": {"power_size"},
@@ -196,6 +199,26 @@ def test_miniature_is_the_same_kind_of_recipe(name):
         assert large["objective"]["weights"] == small["objective"]["weights"]
 
 
+@pytest.mark.parametrize("folder", ["", "smoke/"])
+@pytest.mark.parametrize(("adapted", "original"), ADAPTED.items())
+def test_an_adapting_recipe_has_the_model_and_objective_of_what_it_adapts_and_goes_gently(adapted, original, folder):
+    new, old = read(folder + adapted), read(folder + original)
+    assert new["model"] == old["model"]
+    assert new.get("objective") == old.get("objective")
+    assert new["train"]["lr"] <= old["train"]["lr"] / 2
+    assert new["train"]["warmup_steps"] <= old["train"]["warmup_steps"]
+    assert new["train"]["steps"] <= old["train"]["steps"]
+
+
+@pytest.mark.parametrize(("name", "original"), ADAPTED.items())
+def test_the_shipped_weights_fit_the_recipes_that_adapt_them(name, original):
+    kind = "student" if name in STUDENTS else "teacher"
+    shipped, model = models.load(kind), build(name)
+    ours = {key: value.shape for key, value in model.state_dict().items() if not key.startswith("pitch.")}
+    theirs = {key: value.shape for key, value in shipped.state_dict().items() if not key.startswith("pitch.")}
+    assert ours == theirs
+
+
 @pytest.mark.parametrize(("student", "teacher"), STUDENTS.items())
 @pytest.mark.parametrize("folder", ["", "smoke/"])
 def test_student_fits_its_teacher(student, teacher, folder):
@@ -265,8 +288,10 @@ def runs(tmp_path_factory, corpus):
             call = ["--config", str(CONFIGS / "smoke" / name), "--out", str(out), *brief]
             call += ["--train.sample_seconds", "0.01"]
             call += ["--alignments", str(folder / "alignments")] if name in CLASSIFIERS else []
+            if name in ADAPTED:
+                call += ["--init", str(run(ADAPTED[name]))]
             if name in STUDENTS:
-                if read(name)["model"]["prior"] == "source_filter":
+                if name not in ADAPTED and read(name)["model"]["prior"] == "source_filter":
                     call += ["--pitch", str(run(PITCH[read(STUDENTS[name])["model"]["audio"]["sample_rate"]]))]
                 assert distill.train.main([*call, "--teacher", str(run(STUDENTS[name])), "--force"]) == 0
             else:

@@ -23,6 +23,10 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def from_dict(cls: type[T], values: dict[str, Any]) -> T:
     """Build the dataclass `cls` from plain values; missing keys take their defaults, unknown keys raise UserError."""
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        section = dataclasses.is_dataclass(field.default_factory)
+        if section and not isinstance(values.get(field.name, {}), dict):
+            raise UserError(f"{field.name}: found {values[field.name]!r}, expected a section of settings")
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls)
     try:

@@ -1,12 +1,12 @@
 """Checkpoints: everything that a model or a run is, in one file that appears whole or not at all.
 
-Read with torch's restricted unpickler (weights_only), so that loading a stranger's file runs no code of theirs.
+Read with torch's restricted unpickler (weights_only), so that loading a stranger's file runs no code of theirs. What is
+shipped has a format of its own: wavenet.weights.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 import os
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from wavenet.errors import UserError
+from wavenet.weights import SUFFIX, digest, find, read, shipped
 
 VERSION = 1
 FILE_NAME = "checkpoint.pt"
@@ -82,17 +83,21 @@ def save(
 
 
 def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu") -> Checkpoint:
-    """Read a checkpoint file, or the one inside a run folder.
+    """Read a checkpoint file, the one inside a run folder, a .safetensors file, or shipped weights, by their name.
 
-    Raises UserError, naming the file, when it is missing, truncated, something else, or of a newer version.
+    What exists under `path` wins over shipped weights of that name. Raises UserError, naming the file, when it is
+    missing, truncated, something else, or of a newer version.
     """
-    path = Path(path)
+    named, path = path, find(path)
     if path.is_dir():
         if not (path / FILE_NAME).is_file():
-            raise UserError(f"{path}: found a folder without {FILE_NAME}, expected a run folder or a checkpoint file")
+            hidden = " (it hides the shipped weights of that name)" if os.fspath(named) in shipped() else ""
+            expected = "expected a run folder or a checkpoint file"
+            raise UserError(f"{path}: found a folder without {FILE_NAME}{hidden}, {expected}")
         path = path / FILE_NAME
-    if not path.is_file():
-        raise UserError(f"{path}: found no such file, expected a run folder or a checkpoint file")
+    if path.suffix == SUFFIX:
+        card, tensors = read(path)
+        return Checkpoint(card.kind, card.config, tensors, None, None, card.steps, {})
     try:
         stored = torch.load(path, map_location=map_location, weights_only=True)
     except PermissionError:
@@ -118,8 +123,4 @@ def weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 def fingerprint(model: nn.Module) -> str:
     """A digest of the weights, so that a run is not resumed under another teacher or pitch network."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return digest(model.state_dict())

@@ -105,7 +105,7 @@ class Run:
         return self._writer
 
     def _compare(self, record: dict[str, Any]) -> None:
-        found, wanted = _flat(_read_config(self.folder / CONFIG)), _flat(record)
+        found, wanted = flat(_read_config(self.folder / CONFIG)), flat(record)
         if not (self.checkpoint_path.is_file() or (self.folder / METRICS).is_file()):
             return  # claimed, and stopped by a mistake before its first step: it may begin otherwise
         changed = [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]
@@ -139,14 +139,15 @@ def _read_config(path: Path) -> dict[str, Any]:
     return values
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names: {"a": {"b": 1}} -> {"a.b": 1}; lists stay whole."""
+    found: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
+            found |= flat(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = value
-    return flat
+            found[prefix + name] = value
+    return found
 
 
 def _step(line: str) -> int:

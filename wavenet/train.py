@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from wavenet import checkpoint
+from wavenet.adaptation import Initial
 from wavenet.arguments import from_dict, parse_arguments, to_dict
 from wavenet.config import AudioConfig, DataConfig, StudentConfig, TeacherConfig, TrainConfig
 from wavenet.data import Corpus, CropDataset, load_clip, open_corpus
@@ -33,20 +34,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument("--train", type=TrainConfig, default=TrainConfig())
     parser.add_argument("--pitch", type=str, help="a run of wavenet-train-pitch, for a teacher with model.source")
+    parser.add_argument("--init", type=str, help="begin with these weights: shipped name, file or run of a teacher")
     parser.add_argument("--out", type=str, required=True, help="run folder: checkpoint, configuration, logs")
-    arguments = parse_arguments(parser, argv)
-    return train_teacher(arguments.model, arguments.data, arguments.train, Path(arguments.out), arguments.pitch)
+    found = parse_arguments(parser, argv)
+    return train_teacher(found.model, found.data, found.train, Path(found.out), found.pitch, found.init)
 
 
 def train_teacher(
-    model_config: TeacherConfig, data: DataConfig, config: TrainConfig, run: Path, pitch: str | None = None
+    model_config: TeacherConfig,
+    data: DataConfig,
+    config: TrainConfig,
+    run: Path,
+    pitch: str | None = None,
+    init: str | None = None,
 ) -> int:
-    """Train, or resume, the teacher of a run folder. Returns the exit status."""
+    """Train, or resume, the teacher of a run folder. Returns the exit status.
+
+    pitch: the network that model.source takes F0 from. init: trained weights that a new run begins with, at step 0; a
+    pitch network is among them where the model has one.
+    """
+    initial = None if init is None else Initial(init, "teacher", run)
     net = None
+    if initial is not None and pitch is not None:
+        raise UserError(f"--pitch: found {pitch}, expected none with --init, which brings its own")
     if model_config.source:
-        if pitch is None:
+        if pitch is None and initial is None:
             raise UserError("--pitch: found none, expected a run of wavenet-train-pitch, for model.source needs F0")
-        net = load_pitch(pitch, model_config.audio)
+        net = initial.pitch() if initial is not None else load_pitch(str(pitch), model_config.audio)
         model_config = dataclasses.replace(model_config, pitch=net.config)
     elif pitch is not None:
         raise UserError(f"--pitch: found {pitch}, expected none for a teacher without model.source")
@@ -55,6 +69,8 @@ def train_teacher(
     model_config, model = build_teacher(model_config, corpus, run)
     if model.pitch is not None and net is not None:
         model.pitch.load_state_dict(net.state_dict())
+    if initial is not None and not (run / checkpoint.FILE_NAME).exists():
+        print(initial.into(model), file=sys.stderr)
     crops = CropDataset(
         corpus.train, model_config.audio, config.crop_length, config.batch_size, config.seed, model_config.speaker_names
     )
@@ -77,7 +93,8 @@ def train_teacher(
             "data": to_dict(data) | {"digest": corpus.digest},
             "train": to_dict(config),
         }
-        | ({} if net is None else {"pitch": checkpoint.fingerprint(net)}),
+        | ({} if net is None else {"pitch": checkpoint.fingerprint(net)})
+        | ({} if initial is None else {"init": initial.digest}),
     )
     batches = crops if net is None else functools.partial(with_pitch, crops, run, data.workers, pitch)
     return train(task, config, batches, data.workers, run)

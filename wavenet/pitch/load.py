@@ -14,6 +14,7 @@ from wavenet.data import Batch, CropDataset
 from wavenet.errors import UserError
 from wavenet.pitch.labels import LABELS, PitchedCrops, label
 from wavenet.pitch.net import PitchNet
+from wavenet.weights import fill
 
 
 def load_pitch(path: str | Path, audio: AudioConfig) -> PitchNet:
@@ -25,7 +26,7 @@ def load_pitch(path: str | Path, audio: AudioConfig) -> PitchNet:
     if config.audio != audio:
         raise UserError(f"{path}: found {config.audio}, expected the model's {audio}")
     net = PitchNet(config)
-    net.load_state_dict(checkpoint.weights(stored))
+    fill(net, checkpoint.weights(stored), path)
     return net.eval().requires_grad_(False)
 
 

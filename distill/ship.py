@@ -1,0 +1,191 @@
+"""`distill-ship`: a run's weights as one small file with a card, such as the package brings along."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+
+from distill import models
+from distill.cards import SECTION, tables
+from distill.markers import check, fill
+from distill.metrics import METRICS
+from wavenet import __version__, checkpoint, weights
+from wavenet.arguments import parse_arguments, to_dict
+from wavenet.audio import resampled_length
+from wavenet.config import AudioConfig, require
+from wavenet.data import BUNDLED, open_corpus
+from wavenet.errors import DONE, UserError, command
+from wavenet.run import METRICS as LOG
+from wavenet.run import read_metrics
+from wavenet.weights import SUFFIX, Card
+
+_COMMANDS = {
+    "teacher": "wavenet-train",
+    "student": "distill-train",
+    "pitch": "wavenet-train-pitch",
+    "phones": "distill-train-phones",
+}
+_OF_THE_MACHINE = {"data": ("root", "workers", "digest"), "train": ("device", "threads")}
+
+
+@command("distill-ship")
+def main(argv: Sequence[str] | None = None) -> int:
+    """RUN --name NAME --corpus DIR --licence ID: the weights to use of a run, and their card, as one safetensors file.
+
+    The card says what the weights are and come from: configuration, corpus, steps, figures. The same run gives the same
+    bytes; weights above 12 MB are refused. --page alone writes the cards of what the package ships into a page.
+    """
+    arguments = parse_arguments(_parser(), argv)
+    page = None if arguments.page is None else Path(arguments.page)
+    if page is not None:
+        check(page, SECTION)
+    require(arguments.run is not None or page is not None, "RUN", arguments.run, "a run folder, or --page alone")
+    if arguments.run is not None:
+        for option in ("name", "corpus", "licence"):
+            require(arguments[option] is not None, f"--{option}", None, "a value, to ship a run")
+        out = Path(arguments.out or f"{arguments.name}{SUFFIX}")
+        require(out.suffix == SUFFIX and not out.is_dir(), "--out", str(out), f"FILE{SUFFIX}")
+        require(arguments.overwrite or not out.exists(), "--out", str(out), "no such file yet (or --overwrite)")
+        stored = checkpoint.load(arguments.run)
+        card = card_of(
+            stored,
+            arguments.name,
+            Path(arguments.run),
+            arguments.corpus,
+            arguments.licence,
+            corpus_licence=arguments.corpus_licence,
+            corpus_name=arguments.corpus_name,
+            metrics=arguments.metrics,
+            system=arguments.system,
+            teacher=arguments.teacher,
+            commands=arguments.commands,
+        )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        weights.write(out, card, checkpoint.weights(stored))
+        print(f"{out}: {card.kind}, {out.stat().st_size / 1e6:.2f} MB, step {card.steps}")
+    if page is not None:
+        fill(page, tables(weights.shipped()), SECTION)
+    return DONE
+
+
+def card_of(
+    stored: checkpoint.Checkpoint,
+    name: str,
+    run: Path,
+    corpus: str,
+    licence: str,
+    *,
+    corpus_licence: str | None = None,
+    corpus_name: str | None = None,
+    metrics: str | None = None,
+    system: str | None = None,
+    teacher: str | None = None,
+    commands: Sequence[str] | None = None,
+) -> Card:
+    """The card of a trained model. What can be checked is: corpus and teacher must be those of the run.
+
+    Raises UserError for a run without weights, a corpus or teacher that is another, and figures that are not there.
+    """
+    require(name.isidentifier(), "--name", name, "letters, digits and underscores")
+    audio = models.load(run).config.audio  # strict: weights that fit their configuration
+    record = stored.extra.get("record")
+    if not isinstance(record, dict):
+        raise UserError(f"{run}: found no record of its training, expected the run folder of a training")
+    name_of_teacher = None
+    if stored.kind == "student":
+        name_of_teacher = _teacher(teacher, record, run)
+    else:
+        require(teacher is None, "--teacher", teacher, f"none for a {stored.kind}")
+    recipe = {
+        section: {key: value for key, value in values.items() if key not in _OF_THE_MACHINE.get(section, ())}
+        for section, values in record.items()
+        if section in ("objective", "data", "train")
+    } | ({"init": record["init"]} if "init" in record else {})
+    about = _corpus(corpus, audio, record, run) | {"licence": corpus_licence or licence}
+    about["name"] = corpus_name or (BUNDLED if corpus == BUNDLED else Path(corpus).resolve().name)
+    teachers = [] if name_of_teacher is None else ["--teacher", name_of_teacher]
+    usual = [_COMMANDS[stored.kind], "--config", "RECIPE.yaml", *teachers, "--data.root", about["name"]]
+    return Card(
+        name=name,
+        kind=stored.kind,
+        config=to_dict(stored.config),
+        features=weights.features(audio),
+        corpus=about,
+        licence=licence,
+        steps=stored.step,
+        metrics=_figures(run, metrics, [name, run.resolve().name] if system is None else [system]),
+        recipe=to_dict(recipe),
+        commands=list(commands or [" ".join(usual)]),
+        teacher=name_of_teacher,
+        project=__version__,
+        digest=weights.digest(checkpoint.weights(stored)),
+    )
+
+
+def _teacher(path: str | None, record: dict[str, Any], run: Path) -> str:
+    if path is None:
+        raise UserError("--teacher: found none, expected the teacher of this student: shipped weights, a file or a run")
+    found = checkpoint.fingerprint(models.load(path))
+    if found != record.get("teacher"):
+        raise UserError(f"--teacher: found {path} of digest {found}, expected {record.get('teacher')}, that of {run}")
+    return Path(path).stem
+
+
+def _corpus(root: str, audio: AudioConfig, record: dict[str, Any], run: Path) -> dict[str, Any]:
+    corpus = open_corpus(root, audio)
+    expected = record.get("data", {}).get("digest")
+    if corpus.digest != expected:
+        raise UserError(f"--corpus: found {root} of digest {corpus.digest}, expected {expected}, that of {run}")
+    seconds = sum(resampled_length(clip.frames, clip.sample_rate, audio.sample_rate) for clip in corpus.train)
+    splits = {"train": len(corpus.train), "dev": len(corpus.dev), "test": len(corpus.test)}
+    return {"hours": round(seconds / audio.sample_rate / 3600, 4), "splits": splits}
+
+
+def _figures(run: Path, path: str | None, systems: Sequence[str]) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    if path is not None:
+        figures["evaluation"] = _evaluation(Path(path), systems)
+    if run.is_dir() and (run / LOG).is_file():
+        judged = [line for line in read_metrics(run) if any(name.startswith("validation/") for name in line)]
+        if judged:
+            values = {name.removeprefix("validation/"): value for name, value in judged[-1].items()}
+            figures["validation"] = {name: value for name, value in values.items() if not name.startswith("health/")}
+    return figures
+
+
+def _evaluation(path: Path, systems: Sequence[str]) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        known, clips = found["systems"], len(found["clips"])
+        chosen = next((name for name in systems if name in known), None)
+        means = {} if chosen is None else known[chosen]["mean"]
+    except FileNotFoundError:
+        raise UserError(f"{path}: found no such file, expected metrics.json of distill-evaluate") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: found something else, expected metrics.json of distill-evaluate") from None
+    if chosen is None:
+        listed = " or ".join(repr(name) for name in systems)
+        raise UserError(f"--system: found no {listed} in {path}, expected one of {', '.join(map(repr, known))}")
+    return {"clips": clips} | {name: round(means[name], 6) for name in METRICS if means.get(name) is not None}
+
+
+def _parser() -> jsonargparse.ArgumentParser:
+    parser = jsonargparse.ArgumentParser(prog="distill-ship", description=main.__doc__)
+    parser.add_argument("run", type=str, nargs="?", help="a finished run folder")
+    parser.add_argument("--name", type=str, help="what the weights are called from now on")
+    parser.add_argument("--out", type=str, help=f"the file (default: NAME{SUFFIX})")
+    parser.add_argument("--corpus", type=str, help="the corpus folder that it was trained on; checked")
+    parser.add_argument("--corpus_name", "--corpus-name", type=str, help="its name (default: the folder's)")
+    parser.add_argument("--licence", type=str, help="of the weights, e.g. CC0-1.0")
+    parser.add_argument("--corpus_licence", "--corpus-licence", type=str, help="of the corpus (default: the same)")
+    parser.add_argument("--metrics", type=str, help="metrics.json of an evaluation that has it")
+    parser.add_argument("--system", type=str, help="its name there (default: the name, or the run folder's)")
+    parser.add_argument("--teacher", type=str, help="of a student: shipped weights, a file or a run; checked")
+    parser.add_argument("--commands", type=str, nargs="+", help="command lines that trained it, as they are shown")
+    parser.add_argument("--page", type=str, help="a page with markers to write the shipped cards into: docs/weights.md")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file")
+    return parser

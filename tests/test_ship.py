@@ -1,0 +1,139 @@
+"""Shipping a run: the file is the run bit for bit, its card says the truth or is not written, and the same run gives
+the same bytes; the page of the cards is the files'.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill import models
+from distill.cards import SECTION, tables
+from distill.ship import main as ship
+from distill.train import main as distil
+from tests.test_train_prior import place, student  # noqa: F401
+from wavenet import checkpoint, weights
+from wavenet.audio import read_audio, write_audio
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def made(place):  # noqa: F811
+    """The miniature runs, a student among them, and figures of an evaluation of it."""
+    assert distil(student(place, "student", 3)) == 0
+    clips = {"one": {"pesq": 2.0}}
+    systems = {"student": {"clips": clips, "mean": {"pesq": 2.0, "stoi": None, "mel_distance": 0.25}}}
+    (place / "metrics.json").write_text(json.dumps({"clips": ["one"], "systems": systems}))
+    return place
+
+
+def call(made, run, *extra, licence="CC0-1.0", corpus="corpus"):
+    return [str(made / run), "--name", run, "--corpus", str(made / corpus), "--licence", licence, *extra]
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_file_is_the_run_and_the_same_run_gives_the_same_bytes(made, work):
+    extra = ["--teacher", str(made / "teacher"), "--metrics", str(made / "metrics.json")]
+    assert ship(call(made, "student", *extra)) == 0
+    assert ship(call(made, "student", *extra, "--out", "again.safetensors")) == 0
+    assert (work / "student.safetensors").read_bytes() == (work / "again.safetensors").read_bytes()
+    run, shipped = models.load(made / "student"), models.load("student.safetensors")
+    mel = torch.randn(1, 20, 12, generator=torch.Generator().manual_seed(1))
+    first, second = (model.sample(mel, generator=torch.Generator().manual_seed(0)) for model in (run, shipped))
+    assert torch.equal(first, second)
+
+
+def test_the_card_says_what_the_run_is(made, work):
+    extra = ["--teacher", str(made / "teacher"), "--metrics", str(made / "metrics.json")]
+    assert ship(call(made, "student", *extra, "--corpus_licence", "CC-BY-4.0")) == 0
+    card, stored = weights.read_card(work / "student.safetensors"), checkpoint.load(made / "student")
+    assert (card.name, card.kind, card.steps, card.licence) == ("student", "student", 3, "CC0-1.0")
+    assert card.config == stored.config
+    assert card.teacher == "teacher"
+    assert card.corpus["name"] == "corpus"
+    assert card.corpus["licence"] == "CC-BY-4.0"
+    assert card.corpus["splits"] == {"train": 3, "dev": 1, "test": 1}
+    assert 0.5 < card.corpus["hours"] * 3600 < 30
+    assert card.metrics["evaluation"] == {"clips": 1, "pesq": 2.0, "mel_distance": 0.25}
+    assert card.metrics["validation"]["step"] == 3
+    assert card.commands == ["distill-train --config RECIPE.yaml --teacher teacher --data.root corpus"]
+    assert card.recipe["objective"]["draws"] == 2
+    assert str(made) not in json.dumps(card.recipe)
+
+
+@pytest.mark.parametrize(
+    ("run", "extra", "message"),
+    [
+        ("student", [], "--teacher: found none, expected the teacher of this student"),
+        ("student", ["--teacher", "sourced"], "that of"),
+        ("student", ["--teacher", "teacher", "--metrics", "absent.json"], "absent.json: found no such file"),
+        ("student", ["--teacher", "teacher", "--metrics", "corpus/train.txt"], "expected metrics.json"),
+        ("teacher", ["--metrics", "metrics.json"], "--system: found no 'teacher' or 'teacher' in"),
+        ("teacher", ["--teacher", "teacher"], "expected none for a teacher"),
+        ("teacher", ["--out", "teacher.pt"], "--out: found 'teacher.pt', expected FILE.safetensors"),
+        ("teacher", ["--name", "a/b"], "--name: found 'a/b'"),
+        ("absent", [], "absent: found no such file"),
+    ],
+)
+def test_what_is_not_so_is_refused_in_one_line(made, work, capsys, run, extra, message):
+    extra = [str(made / word) if (made / word).exists() and word != run else word for word in extra]
+    if run == "student":
+        extra = [str(made / word) if word == "teacher" else word for word in extra]
+    assert ship(call(made, run, *extra)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not list(work.iterdir())
+
+
+def test_another_corpus_is_refused(made, work, capsys):
+    wav, info = read_audio(next((made / "corpus" / "wavs").iterdir()))
+    (work / "corpus").mkdir()
+    for name in ("a", "b", "c"):
+        write_audio(work / "corpus" / f"{name}.wav", wav, info.sample_rate)
+    assert ship([str(made / "teacher"), "--name", "t", "--corpus", "corpus", "--licence", "MIT"]) == 2
+    assert "--corpus: found corpus of digest" in capsys.readouterr().err
+
+
+def test_a_file_is_not_written_over_and_options_are_needed(made, work, capsys):
+    assert ship(call(made, "teacher")) == 0
+    before = (work / "teacher.safetensors").read_bytes()
+    assert ship(call(made, "teacher")) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert ship(call(made, "teacher", "--overwrite")) == 0
+    assert (work / "teacher.safetensors").read_bytes() == before
+    assert ship([str(made / "teacher"), "--name", "x"]) == 2
+    assert "--corpus: found None, expected a value" in capsys.readouterr().err
+    assert ship([]) == 2
+    assert "RUN: found None" in capsys.readouterr().err
+    assert ship(["teacher.safetensors", "--name", "x", "--corpus", str(made / "corpus"), "--licence", "MIT"]) == 2
+    assert "found no record of its training" in capsys.readouterr().err
+
+
+def test_the_page_of_the_cards_is_written_by_the_command(work, capsys):
+    (work / "page.md").write_text(f"before\n<!-- {SECTION}:begin -->\nold\n<!-- {SECTION}:end -->\nafter\n")
+    assert ship(["--page", "page.md"]) == 0
+    text = (work / "page.md").read_text()
+    assert tables(weights.shipped()) in text
+    assert "old" not in text
+    assert ship(["--page", "absent.md"]) == 2
+    assert "found no markers" in capsys.readouterr().err
+
+
+def test_the_page_is_that_of_the_files():
+    """docs/weights.md against the files in the package: `python scripts/ship.py --page docs/weights.md` writes it."""
+    page = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
+    (section,) = re.findall(rf"<!-- {SECTION}:begin -->\n(.*)\n<!-- {SECTION}:end -->", page, flags=re.DOTALL)
+    assert section == tables(weights.shipped())
+    for path in weights.shipped().values():
+        card = weights.read_card(path)
+        assert f"`{card.digest}`" in section
+        assert f"| {card.name} | {card.kind} | {card.config['audio']['sample_rate']} |" in section

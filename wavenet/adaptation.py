@@ -1,0 +1,94 @@
+r"""A new run that begins with trained weights: of the same model, moved to the level of its own recordings.
+
+With gain g_0 in the weights and g_1 on the new recordings, every network's mel statistics move by log(g_0 / g_1):
+speech that is merely louder or softer than that of the first training then looks the same to all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from wavenet import checkpoint
+from wavenet.arguments import from_dict, to_dict
+from wavenet.config import PitchConfig
+from wavenet.errors import UserError
+from wavenet.pitch.net import PitchNet
+from wavenet.run import flat
+from wavenet.standardised import MelInput
+from wavenet.weights import digest, fill
+
+# What may differ between the weights' configuration and the recipe's: the level, and what only a fresh start or the
+# training of another network reads.
+_FREE = {
+    "gain",
+    "speaker_names",
+    "initial_log_scale",
+    "warm_start",
+    "source_filter.breath",
+    "pitch.mel_jitter",
+    "pitch.level_jitter",
+}
+
+
+class Initial:
+    """The trained weights behind --init: a run folder, a file, or the name of shipped weights.
+
+    Raises UserError, naming --init, for a model of another kind, and for the run itself.
+    """
+
+    def __init__(self, path: str, kind: str, run: Path) -> None:
+        if Path(path).resolve() == run.resolve():  # a shipped name would mean the run as soon as that exists
+            raise UserError(f"--init: found {path}, which is --out too, expected other weights")
+        self.path = path
+        self.stored = checkpoint.load(path)
+        self.tensors = checkpoint.weights(self.stored)
+        if self.stored.kind != kind:
+            raise UserError(f"--init: found {path}, a {self.stored.kind}, expected a {kind}")
+
+    @property
+    def digest(self) -> str:
+        """What a run that began with these weights remembers of them."""
+        return digest(self.tensors)
+
+    def pitch(self) -> PitchNet:
+        """The pitch network inside, frozen. Raises UserError where the model has none."""
+        own = {name.removeprefix("pitch."): value for name, value in self.tensors.items() if name.startswith("pitch.")}
+        if not own:
+            raise UserError(f"--init: found {self.path}, a {self.stored.kind} without a pitch network, expected one")
+        net = PitchNet(from_dict(PitchConfig, self.stored.config["pitch"]))
+        fill(net, own, self.path)
+        return net.eval().requires_grad_(False)
+
+    def into(self, model: Any) -> str:
+        """Give `model` these weights, at its own level; what to say about it.
+
+        Raises UserError that names every setting in which the configurations differ, unless weights do not know of it.
+        """
+        known = from_dict(type(model.config), self.stored.config)
+        theirs, ours = flat(to_dict(known)), flat(to_dict(model.config))
+        pitched = getattr(model, "pitch", None) is not None  # else its settings say nothing of the weights
+        wrong = [
+            f"{name} = {theirs.get(name)}, expected {ours.get(name)}"
+            for name in sorted(theirs.keys() | ours.keys())
+            if theirs.get(name) != ours.get(name) and name not in _FREE and (pitched or not name.startswith("pitch."))
+        ]
+        if wrong:
+            raise UserError(f"--init: found {self.path} with {'; '.join(wrong)}, as the recipe says")
+        fill(model, self.tensors, self.path)
+        louder = math.log((known.gain or 1.0) / (model.config.gain or 1.0))
+        move(model, louder)
+        level = f", recordings {20 * louder / math.log(10):+.1f} dB from those of its training"
+        return f"weights: those of {self.path} at step {self.stored.step}, to begin with{level}"
+
+
+@torch.no_grad()
+def move(model: nn.Module, louder: float) -> None:
+    """Move the mel statistics of every network in the model by `louder` [nats], for recordings louder by so much."""
+    for module in model.modules():
+        if isinstance(module, MelInput):
+            module.mean.add_(louder)
