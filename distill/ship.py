@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +15,12 @@ from distill.cards import SECTION, tables
 from distill.markers import check, fill
 from distill.metrics import METRICS
 from wavenet import __version__, checkpoint, weights
-from wavenet.arguments import parse_arguments, to_dict
+from wavenet.arguments import from_dict, parse_arguments, to_dict
 from wavenet.audio import resampled_length
 from wavenet.config import AudioConfig, require
 from wavenet.data import BUNDLED, open_corpus
 from wavenet.errors import DONE, UserError, command
+from wavenet.pitch.load import load_pitch
 from wavenet.run import METRICS as LOG
 from wavenet.run import read_metrics
 from wavenet.weights import SUFFIX, Card
@@ -51,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         require(out.suffix == SUFFIX and not out.is_dir(), "--out", str(out), f"FILE{SUFFIX}")
         require(arguments.overwrite or not out.exists(), "--out", str(out), "no such file yet (or --overwrite)")
         stored = checkpoint.load(arguments.run)
+        if arguments.pitch is not None:
+            stored = with_pitch_network(stored, arguments.pitch, arguments.run)
         card = card_of(
             stored,
             arguments.name,
@@ -70,6 +74,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if page is not None:
         fill(page, tables(weights.shipped()), SECTION)
     return DONE
+
+
+def with_pitch_network(stored: checkpoint.Checkpoint, pitch: str, run: str) -> checkpoint.Checkpoint:
+    """A student with another network that reads pitch off the mel: its flows were trained on F0 that was tracked.
+
+    Raises UserError for a model that has none, and for a network of another mel.
+    """
+    own = checkpoint.weights(stored)
+    kept = {name: value for name, value in own.items() if not name.startswith("pitch.")}
+    require(len(kept) < len(own), "--pitch", pitch, f"none: {run} has no pitch network to replace")
+    net = load_pitch(pitch, from_dict(AudioConfig, stored.config["audio"]))
+    taken = {f"pitch.{name}": value for name, value in net.state_dict().items()}
+    config = to_dict(stored.config) | {"pitch": to_dict(net.config)}
+    return dataclasses.replace(stored, config=config, model_state=kept | taken, ema_state=None)
 
 
 def card_of(
@@ -185,6 +203,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--metrics", type=str, help="metrics.json of an evaluation that has it")
     parser.add_argument("--system", type=str, help="its name there (default: the name, or the run folder's)")
     parser.add_argument("--teacher", type=str, help="of a student: shipped weights, a file or a run; checked")
+    parser.add_argument("--pitch", type=str, help="a run of wavenet-train-pitch in place of a student's own network")
     parser.add_argument("--commands", type=str, nargs="+", help="command lines that trained it, as they are shown")
     parser.add_argument("--page", type=str, help="a page with markers to write the shipped cards into: docs/weights.md")
     parser.add_argument("--overwrite", action="store_true", help="replace the file")

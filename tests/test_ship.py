@@ -51,6 +51,19 @@ def test_the_file_is_the_run_and_the_same_run_gives_the_same_bytes(made, work):
     assert torch.equal(first, second)
 
 
+def test_another_pitch_network_replaces_the_runs_and_nothing_else(made, work):
+    changed = checkpoint.load(made / "pitch")
+    tensors = {name: value + 0.1 for name, value in checkpoint.weights(changed).items()}
+    (work / "other").mkdir()
+    checkpoint.save(work / "other" / "checkpoint.pt", kind="pitch", config=changed.config, model_state=tensors)
+    assert ship(call(made, "student", "--teacher", str(made / "teacher"), "--pitch", "other")) == 0
+    run, shipped = models.load(made / "student").state_dict(), models.load("student.safetensors").state_dict()
+    for name, value in shipped.items():
+        expected = tensors[name.removeprefix("pitch.")] if name.startswith("pitch.") else run[name]
+        assert torch.equal(value, expected), name
+    assert any(name.startswith("pitch.") for name in shipped)
+
+
 def test_the_card_says_what_the_run_is(made, work):
     extra = ["--teacher", str(made / "teacher"), "--metrics", str(made / "metrics.json")]
     assert ship(call(made, "student", *extra, "--corpus_licence", "CC-BY-4.0")) == 0
@@ -78,6 +91,8 @@ def test_the_card_says_what_the_run_is(made, work):
         ("student", ["--teacher", "teacher", "--metrics", "corpus/train.txt"], "expected metrics.json"),
         ("teacher", ["--metrics", "metrics.json"], "--system: found no 'teacher' or 'teacher' in"),
         ("teacher", ["--teacher", "teacher"], "expected none for a teacher"),
+        ("teacher", ["--pitch", "pitch"], "has no pitch network to replace"),
+        ("student", ["--teacher", "teacher", "--pitch", "teacher"], "expected a run of wavenet-train-pitch"),
         ("teacher", ["--out", "teacher.pt"], "--out: found 'teacher.pt', expected FILE.safetensors"),
         ("teacher", ["--name", "a/b"], "--name: found 'a/b'"),
         ("absent", [], "absent: found no such file"),
