@@ -127,6 +127,9 @@ def test_table_has_a_line_for_every_row_and_ratio(result):
     assert [row[:2] for row in cells[2:]] == [[row["net"], row["method"]] for row in result["rows"]]
     assert sum("times as fast as" in line and "It multiplies" not in line for line in lines) == len(result["ratios"])
     assert sum("It multiplies" in line for line in lines) == 1  # a student, a teacher
+    unlike = [line for line in lines if " s of audio against " in line]
+    assert len(unlike) == sum(ratio["over"] == "big naive" for ratio in result["ratios"])
+    assert all(line.endswith("big naive (0.02 s of audio against 0.004 s)") for line in unlike)
 
 
 def test_shares_follow_from_rows(result):
@@ -172,7 +175,7 @@ def test_without_naive_nothing_is_held_against_it(monkeypatch):
 
 
 def row_of(net, method, speed):
-    return {"net": net, "method": method, "device": "cpu", "samples_per_second": speed}
+    return {"net": net, "method": method, "device": "cpu", "samples_per_second": speed, "seconds_of_audio": 1.0}
 
 
 def test_the_verdict_names_who_loses_and_from_where_on():
@@ -186,6 +189,9 @@ def test_the_verdict_names_who_loses_and_from_where_on():
     rows[1]["samples_per_second"] = 5.0
     (line,) = crossover({"nets": nets, "rows": rows})
     assert line.startswith("- s parallel is 2 times as fast as t fused.")
+    rows[1]["seconds_of_audio"] = 0.25
+    (line,) = crossover({"nets": nets, "rows": rows})
+    assert line.startswith("- s parallel is 2 times as fast as t fused (1 s of audio against 0.25 s).")
     assert {(r["of"], r["over"]) for r in ratios(rows)} == {
         ("t fused", "t cached"),
         ("s parallel", "t cached"),
