@@ -4,6 +4,7 @@ import builtins
 import copy
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,6 +35,7 @@ ROW = {
     "share_of_fma",
     "share_of_floor",
 }
+STUDENT = str(Path(__file__).resolve().parent.parent / "configs" / "smoke" / "student_mol.yaml")
 SHORT = {"seconds": 0.02, "repeats": 3, "naive_seconds": 0.004}
 
 
@@ -302,6 +304,27 @@ def test_the_tables_go_into_a_page(runs, tmp_path, capsys):
     assert "Machine: cpu " in text
 
 
+def test_training_is_told_too(runs, tmp_path, capsys):
+    """The miniatures: a teacher's speed and a distillation's, in the JSON, the tables and the page."""
+    page, out = tmp_path / "page.md", tmp_path / "speed.json"
+    page.write_text("<!-- speed:begin -->\n<!-- speed:end -->\n")
+    extra = ["--methods", "parallel", "--page", str(page), "--quick", "--training"]
+    assert main([*command(runs, out), *extra]) == 0
+    printed, stored = capsys.readouterr().out, json.loads(out.read_text())
+    assert json.loads(printed.splitlines()[-1]) == stored
+    assert stored.keys() == {"machine", "nets", "ceilings", "rows", "ratios", "training"}
+    assert all(row.keys() == ROW for row in stored["rows"])
+    assert [profile["kind"] for profile in stored["training"]] == ["teacher", "student"]
+    for profile in stored["training"]:
+        assert profile["samples_per_second"] > 0
+        assert profile["steps"] == 3
+        assert sum(profile["shares"].values()) == pytest.approx(1.0, abs=1e-9)
+    for text in (printed, page.read_text()):
+        assert "| | teacher_mol | student_mol |" in text
+        assert f"| samples/s | {stored['training'][0]['samples_per_second']:,.0f} |" in text
+        assert "| teacher |  | " in text  # the frozen teacher's pass is a part of distillation alone
+
+
 def test_a_page_outlives_a_failure(runs, tmp_path, capsys, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text("<!-- speed:begin -->\nprecious\n<!-- speed:end -->\n")
@@ -344,6 +367,10 @@ def test_without_matplotlib_one_line_says_so(runs, tmp_path, capsys, monkeypatch
         (["--device", "abacus"], "abacus"),
         (["--nets", "huge"], "--nets: found 'huge'"),
         (["--lengths", "1,long"], "--lengths: found '1,long'"),
+        (["--training", "run"], "--training: found 'run', expected recipes (.yaml)"),
+        (["--training", "absent.yaml"], "absent.yaml"),
+        (["--training", STUDENT], "student_mol.yaml:TEACHER, which it distils"),
+        (["--training", f"{STUDENT}:{STUDENT}"], "expected a teacher's recipe after the colon"),
         (["--mel", "absent.npy"], "absent.npy: found no such file"),
     ],
 )
