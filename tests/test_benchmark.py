@@ -142,6 +142,17 @@ def test_shares_follow_from_rows(result):
         assert row["share_of_floor"] is None  # two signals at once, or one pass
 
 
+@pytest.mark.parametrize("kind", ["mol", "gaussian"])
+def test_a_teacher_with_linear_prediction_is_measured(kind):
+    said = []
+    model = small_teacher(kind, linear_prediction=4).float()
+    found = benchmark({"predicting": model}, random_mel(1).float(), announce=said.append, **SHORT)
+    assert [row["method"] for row in found["rows"]] == ["naive", "cached", "fused"]
+    assert sum("equals naive sampling within" in line for line in said) == 2
+    assert found["nets"][0]["macs_per_sample"] == model.stack.macs_per_sample + 3 * 4
+    assert found["nets"][0]["floor"] > 0
+
+
 def test_lengths_and_batches_are_further_rows():
     sweep = {"lengths": (0.02, 0.05), "batches": (1, 3), "methods": ("fused", "parallel")}
     found = benchmark(nets(), random_mel(1).float(), announce=len, **SHORT | sweep)
@@ -204,7 +215,7 @@ def test_the_verdict_names_who_loses_and_from_where_on():
 def test_an_engine_that_disagrees_is_refused(monkeypatch):
     engines = "distill.speed.contestants.build"
     monkeypatch.setattr(engines, lambda name, student: lambda signal, cond: student.through(signal, cond) + 1.0)
-    with pytest.raises(UserError, match=r"fast: found tiled and torch \d.* apart, expected at most 0\.0001"):
+    with pytest.raises(UserError, match=r"fast: found tiled and torch \d.* apart, expected at most 0\.000"):
         benchmark(nets(), random_mel(1).float(), methods=("tiled",), announce=len, **SHORT)
 
 

@@ -8,10 +8,11 @@ from wavenet.errors import UserError
 def unusable() -> str:
     """Why the engine cannot run, in words; empty where it can."""
     try:
-        import numba
+        from numba.core import config
     except ImportError as error:
         return f"numba cannot be imported: {' '.join(str(error).split())}"
-    return "NUMBA_DISABLE_JIT switches numba's compiler off" if numba.config.DISABLE_JIT else ""
+    disabled = config.DISABLE_JIT  # type: ignore[attr-defined]
+    return "NUMBA_DISABLE_JIT switches numba's compiler off" if disabled else ""
 
 
 def expect_compiler(what: str, instead: str) -> None:
