@@ -28,13 +28,16 @@ from wavenet.errors import DONE, UserError, command
 
 _QUICK: dict[str, Any] = {"seconds": 0.25, "repeats": 3, "naive_seconds": 0.0, "budget": 0.5}
 _USUAL: dict[str, Any] = {"seconds": 1.0, "repeats": 5, "naive_seconds": 0.05, "budget": 4.0}
+_STEPS = {True: {"steps": 3, "warmup": 1}, False: {"steps": 10, "warmup": 3}}  # of training; with --quick, without
+_MINIATURES = "miniatures"
 
 
 @command("distill-benchmark")
 def main(argv: Sequence[str] | None = None) -> int:
     """[CHECKPOINT...] --out FILE.json: speeds of models, sequential and parallel, with a chart beside the file.
 
-    Without checkpoints: untrained nets of the literature's sizes (--nets). The last line on stdout is the same JSON.
+    Without checkpoints: untrained nets of the literature's sizes (--nets). --training [RECIPES]: recipes' training too,
+    under the JSON's key "training". The last line on stdout is the same JSON.
     Returns the exit status.
     """
     arguments = parse_arguments(_parser(), argv)
@@ -51,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         require(name in REFERENCES, "--nets", name, f"some of {', '.join(REFERENCES)}")
     if not nets and not arguments.checkpoints:
         nets = list(REFERENCES)
+    pairs = _pairs(arguments.training)
     named = load_systems(arguments.checkpoints, device) if arguments.checkpoints else {}
     named |= {name: reference(name, device) for name in nets}
     mel = _chosen_mel(arguments.mel, next(iter(named.values())))
@@ -67,6 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         batches=_numbers("--batches", arguments.batches, int),
     )
     table = markdown_table(result)
+    if pairs:
+        from distill.speed.training import training_speeds, training_table
+
+        result["training"] = training_speeds(pairs, threads=arguments.threads, device=device, **_STEPS[arguments.quick])
+        table += f"\n\n{training_table(result['training'])}"
     print(f"\n{table}\n")
     write_json(out, result)
     if arguments.page:
@@ -74,6 +83,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     _chart(out.with_suffix(".png"), result, next(iter(named.values())).config.audio.sample_rate)
     print(json.dumps(result, allow_nan=False), flush=True)
     return DONE
+
+
+def _pairs(text: str | None) -> list[tuple[str, str]]:
+    if text is None:
+        return []
+    from distill.speed.training import USUAL, pairs_of  # what trains takes seconds to import
+
+    return pairs_of(USUAL if text == _MINIATURES else text)
 
 
 def _chosen_mel(path: str | None, model: Any) -> Tensor:
@@ -121,6 +138,14 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=1, help="signals made at once")
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or auto")
     parser.add_argument("--methods", type=str, help=f"some of {', '.join(KNOWN)} (default: all that pay)")
+    parser.add_argument(
+        "--training",
+        type=str,
+        nargs="?",
+        const=_MINIATURES,
+        help="recipes whose training is timed too, TEACHER.yaml or STUDENT.yaml:TEACHER.yaml, separated by commas "
+        "(without any: two miniatures)",
+    )
     parser.add_argument("--mel", type=str, help=".npy, .wav or .flac to be said (default: a bundled recording)")
     parser.add_argument("--page", type=str, help="a Markdown page whose section takes the tables, e.g. docs/results.md")
     parser.add_argument("--section", type=str, default="speed", help="name of the page's markers")

@@ -4,6 +4,7 @@ import builtins
 import copy
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,6 +35,7 @@ ROW = {
     "share_of_fma",
     "share_of_floor",
 }
+STUDENT = str(Path(__file__).resolve().parent.parent / "configs" / "smoke" / "student_mol.yaml")
 SHORT = {"seconds": 0.02, "repeats": 3, "naive_seconds": 0.004}
 
 
@@ -127,6 +129,9 @@ def test_table_has_a_line_for_every_row_and_ratio(result):
     assert [row[:2] for row in cells[2:]] == [[row["net"], row["method"]] for row in result["rows"]]
     assert sum("times as fast as" in line and "It multiplies" not in line for line in lines) == len(result["ratios"])
     assert sum("It multiplies" in line for line in lines) == 1  # a student, a teacher
+    unlike = [line for line in lines if " s of audio against " in line]
+    assert len(unlike) == sum(ratio["over"] == "big naive" for ratio in result["ratios"])
+    assert all(line.endswith("big naive (0.02 s of audio against 0.004 s)") for line in unlike)
 
 
 def test_shares_follow_from_rows(result):
@@ -135,6 +140,17 @@ def test_shares_follow_from_rows(result):
         rate = 2 * nets[row["net"]]["macs_per_sample"] * row["samples_per_second"] / 1e9
         assert row["share_of_fma"] == pytest.approx(rate / result["ceilings"]["fma_gflops"])
         assert row["share_of_floor"] is None  # two signals at once, or one pass
+
+
+@pytest.mark.parametrize("kind", ["mol", "gaussian"])
+def test_a_teacher_with_linear_prediction_is_measured(kind):
+    said = []
+    model = small_teacher(kind, linear_prediction=4).float()
+    found = benchmark({"predicting": model}, random_mel(1).float(), announce=said.append, **SHORT)
+    assert [row["method"] for row in found["rows"]] == ["naive", "cached", "fused"]
+    assert sum("equals naive sampling within" in line for line in said) == 2
+    assert found["nets"][0]["macs_per_sample"] == model.stack.macs_per_sample + 3 * 4
+    assert found["nets"][0]["floor"] > 0
 
 
 def test_lengths_and_batches_are_further_rows():
@@ -172,7 +188,7 @@ def test_without_naive_nothing_is_held_against_it(monkeypatch):
 
 
 def row_of(net, method, speed):
-    return {"net": net, "method": method, "device": "cpu", "samples_per_second": speed}
+    return {"net": net, "method": method, "device": "cpu", "samples_per_second": speed, "seconds_of_audio": 1.0}
 
 
 def test_the_verdict_names_who_loses_and_from_where_on():
@@ -186,6 +202,9 @@ def test_the_verdict_names_who_loses_and_from_where_on():
     rows[1]["samples_per_second"] = 5.0
     (line,) = crossover({"nets": nets, "rows": rows})
     assert line.startswith("- s parallel is 2 times as fast as t fused.")
+    rows[1]["seconds_of_audio"] = 0.25
+    (line,) = crossover({"nets": nets, "rows": rows})
+    assert line.startswith("- s parallel is 2 times as fast as t fused (1 s of audio against 0.25 s).")
     assert {(r["of"], r["over"]) for r in ratios(rows)} == {
         ("t fused", "t cached"),
         ("s parallel", "t cached"),
@@ -196,7 +215,7 @@ def test_the_verdict_names_who_loses_and_from_where_on():
 def test_an_engine_that_disagrees_is_refused(monkeypatch):
     engines = "distill.speed.contestants.build"
     monkeypatch.setattr(engines, lambda name, student: lambda signal, cond: student.through(signal, cond) + 1.0)
-    with pytest.raises(UserError, match=r"fast: found tiled and torch \d.* apart, expected at most 0\.0001"):
+    with pytest.raises(UserError, match=r"fast: found tiled and torch \d.* apart, expected at most 0\.000"):
         benchmark(nets(), random_mel(1).float(), methods=("tiled",), announce=len, **SHORT)
 
 
@@ -296,6 +315,27 @@ def test_the_tables_go_into_a_page(runs, tmp_path, capsys):
     assert "Machine: cpu " in text
 
 
+def test_training_is_told_too(runs, tmp_path, capsys):
+    """The miniatures: a teacher's speed and a distillation's, in the JSON, the tables and the page."""
+    page, out = tmp_path / "page.md", tmp_path / "speed.json"
+    page.write_text("<!-- speed:begin -->\n<!-- speed:end -->\n")
+    extra = ["--methods", "parallel", "--page", str(page), "--quick", "--training"]
+    assert main([*command(runs, out), *extra]) == 0
+    printed, stored = capsys.readouterr().out, json.loads(out.read_text())
+    assert json.loads(printed.splitlines()[-1]) == stored
+    assert stored.keys() == {"machine", "nets", "ceilings", "rows", "ratios", "training"}
+    assert all(row.keys() == ROW for row in stored["rows"])
+    assert [profile["kind"] for profile in stored["training"]] == ["teacher", "student"]
+    for profile in stored["training"]:
+        assert profile["samples_per_second"] > 0
+        assert profile["steps"] == 3
+        assert sum(profile["shares"].values()) == pytest.approx(1.0, abs=1e-9)
+    for text in (printed, page.read_text()):
+        assert "| | teacher_mol | student_mol |" in text
+        assert f"| samples/s | {stored['training'][0]['samples_per_second']:,.0f} |" in text
+        assert "| teacher |  | " in text  # the frozen teacher's pass is a part of distillation alone
+
+
 def test_a_page_outlives_a_failure(runs, tmp_path, capsys, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text("<!-- speed:begin -->\nprecious\n<!-- speed:end -->\n")
@@ -338,6 +378,10 @@ def test_without_matplotlib_one_line_says_so(runs, tmp_path, capsys, monkeypatch
         (["--device", "abacus"], "abacus"),
         (["--nets", "huge"], "--nets: found 'huge'"),
         (["--lengths", "1,long"], "--lengths: found '1,long'"),
+        (["--training", "run"], "--training: found 'run', expected recipes (.yaml)"),
+        (["--training", "absent.yaml"], "absent.yaml"),
+        (["--training", STUDENT], "student_mol.yaml:TEACHER, which it distils"),
+        (["--training", f"{STUDENT}:{STUDENT}"], "expected a teacher's recipe after the colon"),
         (["--mel", "absent.npy"], "absent.npy: found no such file"),
     ],
 )

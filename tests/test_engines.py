@@ -80,6 +80,64 @@ def test_tiled_takes_speakers_and_signals(monkeypatch, settings):
     compare(small_student(**settings).float(), "tiled", 2, 23)
 
 
+def in_place(student):
+    with torch.no_grad():
+        student.iafs[1].stack.blocks[0].dilated.weight.mul_(1.5)
+
+
+def loaded(student):
+    other = small_student().float().state_dict()
+    student.load_state_dict({name: 0.9 * value if "flows" in name else value for name, value in other.items()})
+
+
+def assigned(student):
+    loaded(student)
+    state = {name: 1.1 * value for name, value in student.state_dict().items()}
+    student.load_state_dict(state, assign=True)
+
+
+def replaced(student):
+    bias = student.iafs[0].stack.output.bias
+    student.iafs[0].stack.output.bias = torch.nn.Parameter(bias.detach() + 0.1)
+
+
+def stepped(student):
+    optimizer = torch.optim.Adam(student.flows.parameters(), lr=0.01)
+    student.through(*inputs(student, 1, 3)).sum().backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("change", [in_place, loaded, assigned, replaced, stepped])
+def test_changed_weights_are_heard(change, monkeypatch):
+    student, made = small_student().float(), []
+    monkeypatch.setitem(ENGINES, "tiled", lambda changed: made.append(1) or TiledFlows(changed.iafs))
+    engine, (noise, cond) = build("tiled", student), inputs(student, 1, 5)
+    before = engine(noise, cond)
+    assert torch.equal(before, engine(noise, cond))
+    assert len(made) == 1
+    change(student)
+    with torch.no_grad():
+        expected, found = student.through(noise, cond), engine(noise, cond)
+    assert len(made) == 2
+    assert float((found - before).abs().max()) > 1e-3
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=TOLERANCE)
+
+
+def test_an_engine_follows_its_student_to_what_it_cannot_compute():
+    student = small_student().float()
+    engine = build("tiled", student)
+    noise, cond = inputs(student, 1, 5)
+    student.double()
+    with pytest.raises(UserError, match=r"found 'tiled' for a model in torch\.float64"):
+        engine(noise, cond)
+
+
+def test_weights_of_inference_mode_are_taken():
+    with torch.inference_mode():
+        student = small_student().float()
+        compare(student, "tiled", 1, 5)
+
+
 @needs_onnx
 @pytest.mark.parametrize(
     "settings", [{"prior": "source_filter", "flows": 1}, pytest.param({"speakers": 2}, marks=pytest.mark.slow)]
@@ -120,7 +178,7 @@ def test_the_signal_model_alone_has_no_use_for_an_engine():
 
 def test_auto_is_tiled_or_says_why_it_is_not(monkeypatch, capsys):
     student = small_student(flows=1).float()
-    assert isinstance(build("auto", student), TiledFlows)
+    assert isinstance(build("auto", student).engine, TiledFlows)
     monkeypatch.setattr(tiled, "TiledFlows", lambda flows: 1 / 0)
     assert build("auto", student) == student.through
     assert capsys.readouterr().err == "engine: torch, as tiled fails here (division by zero)\n"
@@ -185,5 +243,5 @@ def test_measure_prints_a_row_for_each_engine(work, capsys):
 
 
 def test_the_table_is_whole():
-    assert list(ENGINES) == ["torch", "compile", "onnx", "tiled"]
+    assert list(ENGINES) == ["torch", "compile", "onnx", "tiled", "cudagraph", "triton", "triton16"]
     assert table.DEFAULT == "torch"

@@ -122,3 +122,29 @@ def test_bf16_loses_no_more_than_the_blocks_do(level):
         errors.append((off / sum(float(gradient.square().sum()) for gradient in wanted.values())) ** 0.5)
     assert errors[0] < 1.5 * errors[1]
     assert errors[0] < 0.05
+
+
+def test_transforms_of_torch_func_take_the_plain_formula():
+    """Gradients for each signal of a batch by vmap, a directional derivative by jvp, both against reverse mode."""
+    stack = randomise(Stack(small_stack(cycles=1), 1, 2).double())
+    signals = torch.randn(3, 1, 20, generator=torch.Generator().manual_seed(0)).double()
+    weights = dict(stack.named_parameters())
+
+    def loss(parameters, signal):
+        return torch.func.functional_call(stack, parameters, (signal[None],)).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(weights, signals)
+    for place, signal in enumerate(signals):
+        expected = torch.autograd.grad(stack(signal[None]).square().sum(), list(weights.values()), allow_unused=True)
+        for (name, weight), wanted in zip(weights.items(), expected, strict=True):
+            wanted = torch.zeros_like(weight) if wanted is None else wanted
+            torch.testing.assert_close(each[name][place], wanted, rtol=1e-10, atol=1e-10)
+    direction = torch.randn_like(signals)
+    leaf = signals.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(stack(leaf).square().sum(), leaf)
+    _, slope = torch.func.jvp(lambda signal: stack(signal).square().sum(), (signals,), (direction,))
+    torch.testing.assert_close(slope, (gradient * direction).sum(), rtol=1e-10, atol=1e-10)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(signals, direction)
+        slope = torch.autograd.forward_ad.unpack_dual(stack(dual).square().sum()).tangent
+    torch.testing.assert_close(slope, (gradient * direction).sum(), rtol=1e-10, atol=1e-10)

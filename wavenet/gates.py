@@ -59,7 +59,8 @@ class _Span:
 def gated_layers(hidden: Tensor, layers: Layers, dilations: list[int], first: int = 0) -> Tensor:
     """hidden (B, R, T) -> sum of the skips (B, S, T - first), of the samples first, ..., T - 1 alone.
 
-    Layers compute what those samples depend on and no more, in whole frames of hop samples. Differentiable once.
+    Layers compute what those samples depend on and no more, in whole frames of hop samples. Differentiable once,
+    in reverse; torch.func and forward mode take the blocks one by one (Stack.forward).
     """
     skips: Tensor = _GatedLayers.apply(hidden, *layers, tuple(dilations), first)
     return skips

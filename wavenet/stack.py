@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from wavenet.config import StackConfig
 from wavenet.gates import Layers, gated_layers
@@ -56,7 +57,8 @@ class Stack(nn.Module):
     def forward(self, signal: Tensor, cond: Conditioning | None = None, first: int = 0) -> Tensor:
         """(B, I, T), frames of the same T -> (B, O, T - first): the outputs at samples first, ..., T - 1 alone.
 
-        Where a gradient will be asked for, the blocks run as one function that has its own (wavenet/gates.py).
+        Where a gradient will be asked for, the blocks run as one function that has its own (wavenet/gates.py), but for
+        torch.func's transforms and forward mode, which want the plain formula.
         """
         hidden = self.input(signal)
         if self._wants_gradient(hidden, cond):
@@ -105,7 +107,8 @@ class Stack(nn.Module):
 
     def _wants_gradient(self, hidden: Tensor, cond: Conditioning | None) -> bool:
         asked = [hidden] if cond is None else [hidden, cond.frames, cond.kernel]
-        return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*asked, *self.parameters()))
+        wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*asked, *self.parameters()))
+        return wanted and not _transformed()
 
     def _differentiable(self, hidden: Tensor, cond: Conditioning | None, first: int) -> Tensor:
         """The scaled sum of the skips, (B, S, T - first), of the blocks' input (B, R, T)."""
@@ -140,3 +143,8 @@ class Stack(nn.Module):
         yield self.input.reach
         for dilation in self.config.dilations:
             yield (self.config.kernel_size - 1) * dilation
+
+
+def _transformed() -> bool:
+    """Whether torch.func (grad, vmap, jvp, ...) or forward-mode differentiation is at work."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -20,6 +22,7 @@ from wavenet.emphasis import pre_emphasis
 from wavenet.errors import UserError
 from wavenet.excitation import phase
 from wavenet.features import LogMel
+from wavenet.fused.availability import unusable
 from wavenet.heads import make_head
 from wavenet.layers import shift_right
 from wavenet.noise import uniforms
@@ -217,15 +220,16 @@ class Teacher(nn.Module):
     ) -> Tensor:
         """Draw wav (B, T) sequentially from mel (B, M, F).
 
-        method: auto is fused on a CPU and, until graph and persistent have been run on one, cached on a GPU; these two
-        run on a GPU only. The noise is uniform, drawn first and for the whole signal, so every method gives the same
-        samples for the same generator (a CPU one). With seeds instead, one for each signal (an int stands for seed,
-        seed + 1, ...), the noise is counter-based (wavenet/noise.py): a signal is then the same alone and in any batch,
-        but for rounding, which may move it by a level. temperature scales the scales (divides the logits of mu-law
-        classes). Raises UserError for an unknown method, and for one that the model's device lacks.
+        method: auto is fused on a CPU (cached, with a line on stderr, where numba does not compile) and, until graph
+        and persistent have been run on one, cached on a GPU; these two run on a GPU only. The noise is uniform, drawn
+        first and for the whole signal, so every method gives the same samples for the same generator (a CPU one). With
+        seeds instead, one for each signal (an int stands for seed, seed + 1, ...), the noise is counter-based
+        (wavenet/noise.py): a signal is then the same alone and in any batch, but for rounding, which may move it by a
+        level. temperature scales the scales (divides the logits of mu-law classes). Raises UserError for an unknown
+        method, and for one that the model's device or machine lacks.
         """
         if method == AUTO:
-            method = "fused" if mel.device.type == "cpu" else "cached"
+            method = _usual(mel.device)
         if method not in SAMPLERS:
             raise UserError(f"method: found {method!r}, expected one of {', '.join((AUTO, *SAMPLERS))}")
         if temperature < 0:
@@ -240,6 +244,22 @@ class Teacher(nn.Module):
         if self.prediction is None or method in ("naive", "cached"):
             return SAMPLERS[method](self, mel, noise, temperature, speaker)
         return sample_by_residual(SAMPLERS[method], self, mel, noise, temperature, speaker)
+
+
+def _usual(device: torch.device) -> str:
+    """The sampler that auto stands for."""
+    if device.type != "cpu":
+        return "cached"
+    reason = unusable()
+    if reason:
+        _announce(f"method: cached, as fused does not run here ({reason})")
+    return "cached" if reason else "fused"
+
+
+@functools.cache
+def _announce(line: str) -> None:
+    """On stderr, each line once."""
+    print(line, file=sys.stderr)
 
 
 def _seeds(seed: int | Sequence[int], batch: int) -> list[int]:

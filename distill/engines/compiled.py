@@ -7,14 +7,17 @@ import shutil
 
 import torch
 
+from distill.engines.recorded import Recorded
 from distill.student import Engine, Student
 from wavenet.errors import UserError
 
 
 def compiled(student: Student) -> Engine:
-    """Raises UserError on a CPU without a C++ compiler (CXX, or g++ or clang++ on the path)."""
+    """On a GPU its launches are recorded too. Raises UserError on a CPU without a C++ compiler (CXX, or g++ or clang++
+    on the path)."""
+    place = next(student.parameters()).device
     compilers = (os.environ.get("CXX", ""), "g++", "clang++")
-    if next(student.parameters()).device.type == "cpu" and not any(shutil.which(name) for name in compilers if name):
+    if place.type == "cpu" and not any(shutil.which(name) for name in compilers if name):
         raise UserError("engine: found no C++ compiler, which compile needs, expected CXX or g++ or clang++")
     engine: Engine = torch.compile(student.through, dynamic=True)
-    return engine
+    return Recorded(engine) if place.type == "cuda" else engine

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from distill.flows.base import Flow, Inverse
 from wavenet.config import StackConfig
+from wavenet.fused.availability import expect_compiler
 from wavenet.layers import shift_right, soft_floor
 from wavenet.stack import Stack
 from wavenet.upsample import Conditioning
@@ -67,7 +68,11 @@ class IAF(Flow):
 
     @torch.no_grad()
     def inverse(self, signal: Tensor, cond: Conditioning | None = None) -> tuple[Tensor, Tensor]:
-        """z_t = (x_t - loc_t) exp(-log_scale_t), one sample after the other; not differentiable."""
+        """z_t = (x_t - loc_t) exp(-log_scale_t), one sample after the other; not differentiable.
+
+        Raises UserError where numba does not compile.
+        """
+        expect_compiler("inverse of a flow", "another machine")
         from wavenet.fused.draws import INVERSE  # numba takes half a second to import, and training does without
         from wavenet.fused.engine import drive
         from wavenet.fused.loop import Law

@@ -20,7 +20,7 @@ from wavenet.teacher import SAMPLERS
 
 _HASTE = 2.0  # by how much the rate may grow with the batch
 METHODS = ("naive", "cached", "fused", PARALLEL, "tiled")
-GPU_METHODS = ("naive", "cached", "graph", "persistent", PARALLEL)
+GPU_METHODS = ("naive", "cached", "graph", "persistent", PARALLEL, "cudagraph", "triton", "triton16")
 
 
 def benchmark(
@@ -56,7 +56,8 @@ def benchmark(
     the checks too. Models must be on `device`; TF32 is off and `threads` holds meanwhile.
 
     Raises UserError for settings without sense, and when a method does not give the reference's audio (at most 1e-4
-    apart at the same noise), or a sampler not its own back under teacher forcing: such a method is not timed.
+    apart at the same noise, more beyond full scale or where an engine rounds), or a sampler not its own back under
+    teacher forcing: such a method is not timed.
     """
     if methods is None:
         methods = METHODS if torch.device(device).type == "cpu" else GPU_METHODS

@@ -57,7 +57,10 @@ def markdown_table(result: dict[str, Any]) -> str:
         lines += ["", explained]
     lines += growth(result["rows"])
     lines += [""] if result["ratios"] else []
-    lines += [f"- {r['of']} is {short(r['value'])} times as fast as {r['over']}" for r in result["ratios"]]
+    seconds = {f"{row['net']} {row['method']}": row["seconds_of_audio"] for row in rows}
+    for r in result["ratios"]:
+        lengths = _lengths(seconds[r["of"]], seconds[r["over"]])
+        lines.append(f"- {r['of']} is {short(r['value'])} times as fast as {r['over']}{lengths}")
     verdicts = crossover(result)
     return "\n".join([*lines, *([""] if verdicts else []), *verdicts])
 
@@ -92,9 +95,10 @@ def crossover(result: dict[str, Any]) -> list[str]:
         rate, other = work[student["net"]] * ours, work[teacher["net"]] * theirs
         names = f"{student['net']} {student['method']}", f"{teacher['net']} {teacher['method']}"
         verdict = f"{short(ours / theirs)} times as fast as" if ours > theirs else "slower than"
+        lengths = _lengths(student["seconds_of_audio"], teacher["seconds_of_audio"])
         share = "" if ours > theirs else f" ({ours / theirs:.2f} of its speed): the parallel student loses here"
         lines.append(
-            f"- {names[0]} is {verdict} {names[1]}{share}. It multiplies {rate / 1e9:.3g} G/s at "
+            f"- {names[0]} is {verdict} {names[1]}{lengths}{share}. It multiplies {rate / 1e9:.3g} G/s at "
             f"{work[student['net']] / 1e6:.3g} M a sample, the sampler {other / 1e9:.3g} G/s at "
             f"{work[teacher['net']] / 1e6:.3g} M; the student wins against teachers of more than "
             f"{work[student['net']] * other / rate / 1e6:.3g} M a sample that run at that rate."
@@ -128,6 +132,11 @@ def _fastest(rows: Sequence[Row]) -> list[Row]:
         if row["net"] not in best or row["samples_per_second"] > best[row["net"]]["samples_per_second"]:
             best[row["net"]] = row
     return list(best.values())
+
+
+def _lengths(of: float, over: float) -> str:
+    """What two rows made, where one made less: speeds may hang on that."""
+    return "" if of == over else f" ({of:.3g} s of audio against {over:.3g} s)"
 
 
 def _swept(rows: Sequence[Row]) -> list[Row]:

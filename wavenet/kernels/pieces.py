@@ -103,6 +103,31 @@ def likeliest(logits, COUNT_PADDED: tl.constexpr):
 
 
 @triton.jit
+def drawn(
+    logits,
+    loc,
+    raw,
+    noise,
+    levels,
+    numbers,
+    previous,
+    KINDS: tl.constexpr,
+    COUNT: tl.constexpr,
+    COUNT_PADDED: tl.constexpr,
+    GRID: tl.constexpr,
+    GREEDY: tl.constexpr,
+):
+    """The next sample: of a mixture or Gaussian (KINDS 3), or a class's level, the likeliest one with GREEDY."""
+    if KINDS == 3:
+        value = moved(logits, loc, raw, noise, numbers, previous, COUNT, COUNT_PADDED, GRID)
+    elif GREEDY:
+        value = tl.load(levels + likeliest(logits, COUNT_PADDED))
+    else:
+        value = tl.load(levels + chosen(logits, tl.load(noise), COUNT, COUNT_PADDED))
+    return value
+
+
+@triton.jit
 def moved(
     logits, loc, raw, noise, numbers, previous, COUNT: tl.constexpr, COUNT_PADDED: tl.constexpr, GRID: tl.constexpr
 ):

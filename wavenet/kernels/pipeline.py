@@ -12,7 +12,7 @@ All programs must run at the same time: a cooperative launch, which the device r
 import triton
 import triton.language as tl
 
-from wavenet.kernels.pieces import chosen, first_stream, gated, known_gates, leaky, likeliest, moved
+from wavenet.kernels.pieces import drawn, first_stream, gated, known_gates, leaky
 
 
 @triton.jit
@@ -178,7 +178,7 @@ def circle(
             logits, loc = tl.load(output_bias + choice), tl.load(output_bias + (KINDS // 2) * COUNT_PADDED + choice)
             raw = tl.load(output_bias + (KINDS - 1) * COUNT_PADDED + choice)
             previous = tl.load(out + n * length + t - 1, mask=t > 0, other=0.0)
-            drawn = noise + (n * length + t) * CHANNELS
+            own = noise + (n * length + t) * CHANNELS
             total = receive(skips_sent + ((LAYERS - 1) * batch + n) * SKIP, t + 1, SKIP, 2 * THREADS // SKIP)
             hidden = hidden_start + tl.sum(to_hidden * leaky(total, slope)[None, :], 1)
             hidden = leaky(hidden, slope)[:, None]
@@ -186,11 +186,7 @@ def circle(
             if KINDS == 3:
                 loc += tl.sum(to_loc * hidden, 0)
                 raw += tl.sum(to_raw * hidden, 0)
-                sample = moved(logits, loc, raw, drawn, numbers, previous, COUNT, COUNT_PADDED, GRID)
-            elif GREEDY:
-                sample = tl.load(levels + likeliest(logits, COUNT_PADDED))
-            else:
-                sample = tl.load(levels + chosen(logits, tl.load(drawn), COUNT, COUNT_PADDED))
+            sample = drawn(logits, loc, raw, own, levels, numbers, previous, KINDS, COUNT, COUNT_PADDED, GRID, GREEDY)
             send(samples + n, 0, sample, t + 1)
             tl.store(out + n * length + t, sample)
             tl.debug_barrier()

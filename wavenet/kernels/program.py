@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from wavenet.kernels.pieces import chosen, first_stream, gated, known_gates, leaky, likeliest, moved
+from wavenet.kernels.pieces import drawn, first_stream, gated, known_gates, leaky
 
 
 @triton.jit(do_not_specialize=["start", "stop", "length", "frame_count"])
@@ -117,11 +117,7 @@ def whole(
             if KINDS == 3:
                 loc += tl.sum(tl.load(at + SKIP * COUNT_PADDED) * hidden, 0)
                 raw += tl.sum(tl.load(at + 2 * SKIP * COUNT_PADDED) * hidden, 0)
-        if KINDS == 3:
-            previous = moved(logits, loc, raw, noise + t * CHANNELS, numbers, previous, COUNT, COUNT_PADDED, GRID)
-        elif GREEDY:
-            previous = tl.load(levels + likeliest(logits, COUNT_PADDED))
-        else:
-            previous = tl.load(levels + chosen(logits, tl.load(noise + t * CHANNELS), COUNT, COUNT_PADDED))
+        own = noise + t * CHANNELS
+        previous = drawn(logits, loc, raw, own, levels, numbers, previous, KINDS, COUNT, COUNT_PADDED, GRID, GREEDY)
         tl.store(out + t, previous)
         tl.debug_barrier()  # rings and out are read by other threads than wrote them

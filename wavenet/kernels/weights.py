@@ -61,42 +61,15 @@ def pack(
     stack: Stack, head: MixtureHead | GaussianHead | MuLawHead, gain: float, coefficient: float, temperature: float
 ) -> Packed:
     """The weights of a teacher, on its device and in its precision."""
-    like = stack.input.weight
-    blocks = [block for block in stack.blocks if isinstance(block, GatedBlock)]
-    config, root, share = stack.config, math.sqrt(0.5), 1 / math.sqrt(len(stack.blocks))
-    half, residual, skip = (
-        padded(n) for n in (config.gate_channels // 2, config.residual_channels, config.skip_channels)
-    )
-    mixes = [_double(block.output.weight)[:, :, 0].T.split(block.sizes, 1) for block in blocks]
-    mix_biases = [_bias(block.output).split(block.sizes) for block in blocks]
-    kinds, count, output, output_bias = _head(stack, head, temperature)
-    gates = torch.stack([_double(block.dilated.weight).permute(2, 0, 1) for block in blocks])  # (L, k, G, R)
+    like, config, kinds = stack.input.weight, stack.config, 1 if isinstance(head, MuLawHead) else 3
+    output, output_bias = _head(stack, head, kinds, temperature)
+    count = output.shape[2]
     lengths = [(config.kernel_size - 1) * dilation + 1 for dilation in config.dilations]
-    window = config.kernel_size * stack.input.in_channels
-    tensors = {
-        "input": _pad(_double(stack.input.weight).permute(2, 1, 0).flatten(0, 1), padded(window), residual),
-        "input_bias": _pad(_bias(stack.input), residual),
-        "gates": _pad(gates.unflatten(2, (2, -1)), half, residual),
-        "gates_bias": _pad(torch.stack([_bias(block.dilated) for block in blocks]).unflatten(1, (2, -1)), half),
-        "residual": _pad(root * torch.stack([mix for mix, _ in mixes]), half, residual),
-        "residual_bias": _pad(root * torch.stack([bias for bias, _ in mix_biases]), residual),
-        "skip": _pad(share * torch.stack([mix for _, mix in mixes]), half, skip),
-        "skip_bias": _pad(share * torch.stack([bias for _, bias in mix_biases]).sum(0), skip),
-        "hidden": _pad(_double(stack.hidden.weight)[:, :, 0], skip, skip),
-        "hidden_bias": _pad(_bias(stack.hidden), skip),
-        "output": _pad(output, skip, padded(count)),
-        "output_bias": output_bias,
-    }
+    tensors = stack_weights(stack)
+    tensors |= {"output": _pad(output, tensors["hidden"].shape[0], padded(count)), "output_bias": output_bias}
     levels = head.mulaw.decode(torch.arange(count), torch.float64) if isinstance(head, MuLawHead) else torch.zeros(1)
     tensors["levels"] = _pad(levels, padded(count))
-    sizes = {
-        "INPUTS": stack.input.in_channels,
-        "TAPS": config.kernel_size,
-        "WINDOW": padded(window),
-        "LAYERS": len(blocks),
-        "HALF": half,
-        "WIDTH": residual,
-        "SKIP": skip,
+    sizes = stack_sizes(stack) | {
         "KINDS": kinds,
         "COUNT": count,
         "COUNT_PADDED": padded(count),
@@ -111,6 +84,42 @@ def pack(
         sizes=sizes,
         slots=sum(lengths),
     )
+
+
+def stack_weights(stack: Stack) -> dict[str, Tensor]:
+    """`Packed`'s tensors from input to hidden_bias by name, in float64 on the CPU: what any user of a stack needs."""
+    blocks, sizes = [block for block in stack.blocks if isinstance(block, GatedBlock)], stack_sizes(stack)
+    root, share = math.sqrt(0.5), 1 / math.sqrt(len(blocks))
+    half, residual, skip = sizes["HALF"], sizes["WIDTH"], sizes["SKIP"]
+    mixes = [_double(block.output.weight)[:, :, 0].T.split(block.sizes, 1) for block in blocks]
+    mix_biases = [_bias(block.output).split(block.sizes) for block in blocks]
+    gates = torch.stack([_double(block.dilated.weight).permute(2, 0, 1) for block in blocks])  # (L, k, G, R)
+    return {
+        "input": _pad(_double(stack.input.weight).permute(2, 1, 0).flatten(0, 1), sizes["WINDOW"], residual),
+        "input_bias": _pad(_bias(stack.input), residual),
+        "gates": _pad(gates.unflatten(2, (2, -1)), half, residual),
+        "gates_bias": _pad(torch.stack([_bias(block.dilated) for block in blocks]).unflatten(1, (2, -1)), half),
+        "residual": _pad(root * torch.stack([mix for mix, _ in mixes]), half, residual),
+        "residual_bias": _pad(root * torch.stack([bias for bias, _ in mix_biases]), residual),
+        "skip": _pad(share * torch.stack([mix for _, mix in mixes]), half, skip),
+        "skip_bias": _pad(share * torch.stack([bias for _, bias in mix_biases]).sum(0), skip),
+        "hidden": _pad(_double(stack.hidden.weight)[:, :, 0], skip, skip),
+        "hidden_bias": _pad(_bias(stack.hidden), skip),
+    }
+
+
+def stack_sizes(stack: Stack) -> dict[str, int]:
+    """A stack's sizes as the kernels' constants name them, padded where its tensors are."""
+    config, inputs = stack.config, stack.input.in_channels
+    return {
+        "INPUTS": inputs,
+        "TAPS": config.kernel_size,
+        "WINDOW": padded(config.kernel_size * inputs),
+        "LAYERS": len(stack.blocks),
+        "HALF": padded(config.gate_channels // 2),
+        "WIDTH": padded(config.residual_channels),
+        "SKIP": padded(config.skip_channels),
+    }
 
 
 def numbers(
@@ -132,20 +141,19 @@ def frames(stack: Stack, cond: Conditioning) -> tuple[Tensor, Tensor]:
 
 
 def _head(
-    stack: Stack, head: MixtureHead | GaussianHead | MuLawHead, temperature: float
-) -> tuple[int, int, Tensor, Tensor]:
-    """Kinds of outputs, how many of each, weights (kinds, S, count), biases (kinds, count padded)."""
+    stack: Stack, head: MixtureHead | GaussianHead | MuLawHead, kinds: int, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Weights (kinds, S, count), biases (kinds, count padded)."""
     weight, bias = _double(stack.output.weight)[:, :, 0].T, _bias(stack.output)
     if isinstance(head, GaussianHead):  # one component, always chosen
         weight, bias = torch.cat([torch.zeros_like(weight[:, :1]), weight], 1), torch.cat([bias.new_zeros(1), bias])
     if isinstance(head, MuLawHead) and temperature > 0:
         weight, bias = weight / temperature, bias / temperature
-    kinds = 1 if isinstance(head, MuLawHead) else 3
     parts, biases = torch.stack(weight.chunk(kinds, 1)), torch.stack(bias.chunk(kinds))
     count = parts.shape[2]
     full = _pad(biases, padded(count))
     full[0, count:] = -math.inf
-    return kinds, count, parts, full
+    return parts, full
 
 
 def _pad(tensor: Tensor, *sizes: int) -> Tensor:

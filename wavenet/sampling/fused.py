@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from wavenet.fused.availability import expect_compiler
 from wavenet.heads import GaussianHead, MixtureHead, MuLawHead
 from wavenet.sampling.deviates import deviates
 from wavenet.sampling.drivable import Drivable
@@ -15,7 +16,7 @@ from wavenet.sampling.drivable import Drivable
 if TYPE_CHECKING:
     from wavenet.fused.loop import Law
 
-# wavenet.fused is imported where it is used: numba takes half a second, and most commands do without.
+# What of wavenet.fused needs numba is imported where it is used: it takes half a second, and most commands do without.
 
 
 def sample_fused(
@@ -23,8 +24,10 @@ def sample_fused(
 ) -> Tensor:
     """mel (B, M, F), uniforms (B, T, n) -> wav (B, T): the naive sampler's, at the speed of streaming the weights.
 
-    Runs on the CPU whatever the model's device, with torch's number of threads; see wavenet.fused.
+    Runs on the CPU whatever the model's device, with torch's number of threads; see wavenet.fused. Raises UserError
+    where numba does not compile.
     """
+    expect_compiler("method fused", "cached")
     from wavenet.fused.engine import drive
 
     cond = model.conditioning(mel, speaker)

@@ -13,6 +13,7 @@ from typing import Protocol
 from torch import Tensor
 
 from wavenet.emphasis import de_emphasis
+from wavenet.fused.availability import expect_compiler
 from wavenet.prediction import LinearPrediction
 from wavenet.sampling.drivable import Drivable
 
@@ -41,7 +42,11 @@ def sample_by_residual(
     speaker: Tensor | None = None,
     **settings: object,
 ) -> Tensor:
-    """mel (B, M, F), uniforms (B, T, n) -> wav (B, T), with `sampler` making the residual."""
+    """mel (B, M, F), uniforms (B, T, n) -> wav (B, T), with `sampler` making the residual.
+
+    Raises UserError where numba does not compile.
+    """
+    expect_compiler("linear prediction by this method", "cached")
     from wavenet.fused.filters import invert  # numba takes half a second to import
 
     assert teacher.prediction is not None
