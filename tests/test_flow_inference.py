@@ -68,9 +68,9 @@ def test_the_two_divergences_and_their_gradients_agree(kind, direction):
         assert float(log_q.detach().exp().sum() * area) == pytest.approx(1, abs=1e-7)
     left, right = (divergence(*(pair if direction == "fit" else pair[::-1]), area) for pair in pairs)
     assert float(left.detach()) > 0.05
-    torch.testing.assert_close(left, right, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(left, right, rtol=3e-6, atol=1e-7)
     for mine, other in zip(torch.autograd.grad(left, parameters), torch.autograd.grad(right, parameters), strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=3e-5)
 
 
 def test_image_of_the_data_is_the_implicit_iafs_density():
