@@ -107,6 +107,13 @@ def test_gradient_reaches_the_waveform():
     assert torch.autograd.gradcheck(lambda signal: teacher(signal, mel).log_prob(signal).sum(), wav)
 
 
+def test_gradient_reaches_the_mel():
+    """By way of the filters too: the derivative is that of the density."""
+    teacher, mel = small_teacher("gaussian", linear_prediction=ORDER), random_mel(1, 2).double().requires_grad_()
+    wav = 0.1 * torch.randn(1, 32, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda frames: teacher(wav, frames).log_prob(wav).sum(), mel)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("source", [False, True])
 @pytest.mark.parametrize("method", methods("naive"))

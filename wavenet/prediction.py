@@ -42,7 +42,6 @@ class LinearPrediction(nn.Module):
         self.register_buffer("log_emphasis", power.log(), persistent=False)
         self.register_buffer("kernel", linear_kernel(audio.hop_length), persistent=False)
 
-    @torch.no_grad()
     def forward(self, mel: Tensor) -> Tensor:
         """Filters (B, order + 1, F + 2), tap 0 positive, one replicated frame at either end."""
         with torch.autocast(mel.device.type, enabled=False):
