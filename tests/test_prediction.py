@@ -100,6 +100,15 @@ def test_masses_sum_to_one():
     torch.testing.assert_close(masses, torch.ones_like(masses), rtol=0, atol=1e-9)
 
 
+def test_draws_lie_in_the_support():
+    """They are neither rounded nor clipped: of a loud mel some lie beyond full scale."""
+    teacher, mel = small_teacher("mol", linear_prediction=ORDER), random_mel(1, 4) + 4
+    law = teacher(torch.zeros(1, 64, dtype=torch.float64), mel)
+    draws = law.sample((50,))
+    assert float(draws.abs().max()) > 1
+    assert bool(law.support.check(draws).all())
+
+
 def test_gradient_reaches_the_waveform():
     """Distillation differentiates the density at the student's sample, whose past it filters."""
     teacher, mel = small_teacher("gaussian", linear_prediction=ORDER), random_mel(1, 2)
