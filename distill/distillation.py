@@ -46,6 +46,7 @@ class Distillation:
 
     def __post_init__(self) -> None:
         self.teacher.eval().requires_grad_(False)
+        self._floor = self.teacher.least_log_scale
         self._tracks: dict[Path, F0Track] = {}
         self.start = first_scored(self.teacher.receptive_field, self.crop_length)
         scored = self.crop_length - self.start
@@ -60,8 +61,7 @@ class Distillation:
     def objective(self, student: Student, start: int) -> Objective:
         """The terms, with the first `start` samples left out; spectra are of the signal that the flows make."""
         emphasis = student.config.pre_emphasis
-        floor = self.teacher.least_log_scale
-        return Objective(self.config, emphasis, student.gain, floor, start, self.phones, student.log_mel)
+        return Objective(self.config, emphasis, student.gain, self._floor, start, self.phones, student.log_mel)
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """{"loss", "loss/<term>", "kl/...", "stft/..."}: scalars. Raises UserError for one row under contrastive."""
@@ -70,7 +70,7 @@ class Distillation:
 
     def monitor(self, config: HealthConfig) -> Health:
         """What judges the run of this distillation."""
-        return Health(config, self.teacher.least_log_scale)
+        return Health(config, self._floor)
 
     def _pass(
         self, student: Student, batch: Batch, generator: torch.Generator | None, start: int

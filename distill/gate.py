@@ -10,7 +10,10 @@ from torch import Tensor
 
 from wavenet.config import AudioConfig
 from wavenet.data import Clip, load_clip
+from wavenet.emphasis import pre_emphasis
 from wavenet.errors import UserError
+from wavenet.prediction import time_varying
+from wavenet.teacher import Teacher
 
 ORDER = 16
 MARGIN = 0.3  # nats/sample: a few steps of training must not pass
@@ -24,7 +27,7 @@ def linear_prediction_baseline(train: Sequence[Clip], held_out: Sequence[Clip], 
     autoregressive model that does not know the mel and does not change over time.
     """
     gram, target, power, count = torch.zeros(ORDER, ORDER).double(), torch.zeros(ORDER).double(), 0.0, 0
-    for past, present in _pairs(train[:: max(1, -(-len(train) // _CLIPS))], audio):
+    for past, present in _pairs(_some(train), audio):
         gram += past.T @ past
         target += past.T @ present
         power, count = power + float(present.square().sum()), count + len(present)
@@ -36,6 +39,17 @@ def linear_prediction_baseline(train: Sequence[Clip], held_out: Sequence[Clip], 
     return 0.5 * math.log(2 * math.pi * variance) + error / count / (2 * variance)
 
 
+@torch.no_grad()
+def residual_baseline(teacher: Teacher, train: Sequence[Clip], held_out: Sequence[Clip]) -> float:
+    """The same of what a teacher with linear prediction is given before it learns: its residual as white noise.
+
+    e_t ~ N(0, sigma^2), sigma of at most 64 training clips.
+    """
+    variance = _residual(teacher, _some(train))[0]
+    error, log_scale = _residual(teacher, held_out)
+    return 0.5 * math.log(2 * math.pi * variance) + error / (2 * variance) - log_scale
+
+
 def check_teacher(nll_density: float, baseline: float, name: str, force: bool) -> str:
     """One line for the log; raises UserError unless the teacher is MARGIN below the baseline, or forced."""
     found = f"{name}: held-out NLL {nll_density:.3f} nats/sample (density), linear prediction {baseline:.3f}"
@@ -44,6 +58,25 @@ def check_teacher(nll_density: float, baseline: float, name: str, force: bool) -
     if force:
         return f"{found}: too weak a teacher, distilled all the same (--force)"
     raise UserError(f"{found}; expected a teacher at least {MARGIN} below: train it longer, or pass --force")
+
+
+def _some(clips: Sequence[Clip]) -> Sequence[Clip]:
+    return clips[:: max(1, -(-len(clips) // _CLIPS))]
+
+
+def _residual(teacher: Teacher, clips: Sequence[Clip]) -> tuple[float, float]:
+    """Means over all samples of e^2 and of log |de / dx|."""
+    assert teacher.prediction is not None
+    device, square, log_scale, count = next(teacher.parameters()).device, 0.0, 0.0, 0
+    for clip in clips:
+        wav = load_clip(clip, teacher.config.audio)[None].to(device)
+        inner = pre_emphasis(wav, teacher.config.pre_emphasis, teacher.gain)
+        filters = teacher.prediction(teacher.log_mel(wav))
+        predicted, scale = time_varying(inner, filters, teacher.prediction.kernel)
+        square += float((inner * scale + predicted).double().square().sum())
+        log_scale += float((scale * teacher.gain).double().log().sum())
+        count += wav.shape[1]
+    return square / count, log_scale / count
 
 
 def _pairs(clips: Sequence[Clip], audio: AudioConfig) -> Iterator[tuple[Tensor, Tensor]]:

@@ -15,7 +15,7 @@ from torch import nn
 from distill import models
 from distill.diagnoses import HealthConfig
 from distill.distillation import Distillation
-from distill.gate import check_teacher, linear_prediction_baseline
+from distill.gate import check_teacher, linear_prediction_baseline, residual_baseline
 from distill.objective import ObjectiveConfig
 from distill.phones.classifier import PhoneClassifier
 from distill.student import Student
@@ -226,5 +226,7 @@ def warm_start(student: Student, teacher: Teacher) -> str:
 def _gate(teacher: Teacher, corpus: Corpus, clips: int, name: str, force: bool) -> None:
     chosen = corpus.dev[:clips]
     baseline = linear_prediction_baseline(corpus.train, chosen, teacher.config.audio)
+    if teacher.prediction is not None:
+        baseline = min(baseline, residual_baseline(teacher, corpus.train, chosen))
     score = held_out(teacher, chosen)
     print(check_teacher(score.nll_density, baseline, name, force), file=sys.stderr)

@@ -100,11 +100,27 @@ def test_masses_sum_to_one():
     torch.testing.assert_close(masses, torch.ones_like(masses), rtol=0, atol=1e-9)
 
 
+def test_draws_lie_in_the_support():
+    """They are neither rounded nor clipped: of a loud mel some lie beyond full scale."""
+    teacher, mel = small_teacher("mol", linear_prediction=ORDER), random_mel(1, 4) + 4
+    law = teacher(torch.zeros(1, 64, dtype=torch.float64), mel)
+    draws = law.sample((50,))
+    assert float(draws.abs().max()) > 1
+    assert bool(law.support.check(draws).all())
+
+
 def test_gradient_reaches_the_waveform():
     """Distillation differentiates the density at the student's sample, whose past it filters."""
     teacher, mel = small_teacher("gaussian", linear_prediction=ORDER), random_mel(1, 2)
     wav = (0.1 * torch.randn(1, 32, dtype=torch.float64)).requires_grad_()
     assert torch.autograd.gradcheck(lambda signal: teacher(signal, mel).log_prob(signal).sum(), wav)
+
+
+def test_gradient_reaches_the_mel():
+    """By way of the filters too: the derivative is that of the density."""
+    teacher, mel = small_teacher("gaussian", linear_prediction=ORDER), random_mel(1, 2).double().requires_grad_()
+    wav = 0.1 * torch.randn(1, 32, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda frames: teacher(wav, frames).log_prob(wav).sum(), mel)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,10 +6,11 @@ normal equations sum_j r_{|i-j|} a_j = -r_i, j = 1 ... p (Makhoul 1975), the pre
     e_t = (u_t + sum_{j >= 1} a_j(t) u_{t-j}) / sigma(t),      sigma^2 = r_0 + sum_j a_j r_j,
 
 has unit variance and a flat spectrum, as far as the mel tells. It is a triangular linear map of u with 1 / sigma on its
-diagonal, so a density moves through it exactly, and 1 / A is stable: the normal equations' A has all its zeros inside
-the unit circle. A network that models e, the excitation of speech, is left with what a spectrum does not say, and its
-errors have the spectrum of speech (LPCNet, Valin and Skoglund 2019, arXiv 1810.11846; LP-WaveNet, Hwang et al. 2020,
-arXiv 1811.11913).
+diagonal, so a density moves through it exactly. A frame's 1 / A is stable: the normal equations' A has all its zeros
+inside the unit circle. What is linear between two frames has not, where a sharp resonance moves far within a frame, and
+sampling such a mel may grow without bound: speech does not do that, sweeping tones and frames out of order do. A
+network that models e, the excitation of speech, is left with what a spectrum does not say, and its errors have the
+spectrum of speech (LPCNet, Valin and Skoglund 2019, arXiv 1810.11846; LP-WaveNet, Hwang et al. 2020, arXiv 1811.11913).
 """
 
 from __future__ import annotations
@@ -42,7 +43,6 @@ class LinearPrediction(nn.Module):
         self.register_buffer("log_emphasis", power.log(), persistent=False)
         self.register_buffer("kernel", linear_kernel(audio.hop_length), persistent=False)
 
-    @torch.no_grad()
     def forward(self, mel: Tensor) -> Tensor:
         """Filters (B, order + 1, F + 2), tap 0 positive, one replicated frame at either end."""
         with torch.autocast(mel.device.type, enabled=False):

@@ -166,8 +166,8 @@ class DiscretizedMixtureLogistic(MixtureLogistic):
 
     @property
     def support(self) -> constraints.Constraint:  # type: ignore[override]
-        """Levels in [-1, 1]."""
-        return constraints.interval(-1.0, 1.0)
+        """Levels in [-1, 1]; every number where draws are not rounded."""
+        return constraints.interval(-1.0, 1.0) if self.rounds else constraints.real
 
     def expand(self, batch_shape: Shape, _instance: None = None) -> DiscretizedMixtureLogistic:
         """The same distribution over a larger batch shape."""
