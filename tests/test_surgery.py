@@ -151,7 +151,9 @@ def test_masked_step_is_triangular_and_its_inverse_exact():
     torch.testing.assert_close(back, z)
     torch.testing.assert_close(log_back, -log_det)
     for row in range(4):
-        jacobian = torch.autograd.functional.jacobian(lambda z, row=row: step(z[None], context[row : row + 1])[0][0], z[row])
+        jacobian = torch.autograd.functional.jacobian(
+            lambda z, row=row: step(z[None], context[row : row + 1])[0][0], z[row]
+        )
         assert (jacobian.triu(1) == 0).all()
         assert (jacobian.tril(-1) != 0).sum() == 10  # every earlier one is seen
         torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, log_det[row])

@@ -49,6 +49,10 @@ class Gaussian:
         """The posteriors of some of the patches."""
         return Gaussian(self.loc[places], self.scale[places])
 
+    def centre(self) -> Tensor:
+        """The mean of every posterior, (n, d)."""
+        return self.loc
+
     def draw(self, draws: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Reparametrised z (draws, n, d) = loc + scale eps, and log q(z | x_i) (draws, n) [nats]."""
         noise = torch.randn(draws, *self.loc.shape, generator=generator, dtype=self.loc.dtype).to(self.loc)
@@ -80,6 +84,13 @@ class Flowing:
     def __getitem__(self, places: slice | Tensor) -> Flowing:
         """The posteriors of some of the patches."""
         return Flowing(self.base[places], self.context[places], self.steps)
+
+    def centre(self) -> Tensor:
+        """Where the mean of every base goes, (n, d)."""
+        z = self.base.loc
+        for step in self.steps:
+            z = step(z, self.context)[0].flip(-1)
+        return z
 
     def draw(self, draws: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Reparametrised z (draws, n, d) in one pass of each step, and log q(z | x_i) (draws, n) [nats]."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +24,22 @@ from wavenet.config import require
 from wavenet.errors import UserError
 
 _LOG_2_PI = math.log(2 * math.pi)
+
+
+class Spectrum(NamedTuple):
+    """mean (D,) of data, and the covariance's eigenvalues (D,), smallest first, with their vectors (D, D)."""
+
+    mean: Tensor
+    values: Tensor
+    vectors: Tensor
+
+    @classmethod
+    def of(cls, data: Tensor) -> Spectrum:
+        """The spectrum of data (N, D), in its precision."""
+        mean = data.mean(0)
+        centred = data - mean
+        values, vectors = torch.linalg.eigh(centred.T @ centred / len(data))
+        return cls(mean, values, vectors)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,17 +56,20 @@ class PPCA:
 
         Raises UserError unless 0 < d < D, or where the data lie in d dimensions, so that sigma^2 would be 0.
         """
-        width = data.shape[1]
+        return cls.of_spectrum(Spectrum.of(data), dimensions, variance)
+
+    @classmethod
+    def of_spectrum(cls, spectrum: Spectrum, dimensions: int, variance: float | None = None) -> PPCA:
+        """`fit` on data whose spectrum is there already: one serves every d."""
+        mean, values, vectors = spectrum
+        width = len(mean)
         require(0 < dimensions < width, "dimensions", dimensions, f"more than 0 and fewer than the data's {width}")
-        mean = data.mean(0)
-        centred = data - mean
-        values, vectors = torch.linalg.eigh(centred.T @ centred / len(data))
         leading, axes = values.flip(0)[:dimensions], vectors.flip(1)[:, :dimensions]
         # An eigenvalue is known to rounding of the largest; below that, the rest is no noise but nothing at all.
         rest = values[:-dimensions].mean() if variance is None else torch.as_tensor(variance).to(values)
         if rest <= values[-1] * torch.finfo(values.dtype).eps * width:
             raise UserError(
-                f"data: found {len(data)} points in {dimensions} dimensions, expected noise in the other "
+                f"data: found points that lie in {dimensions} dimensions, expected noise in the other "
                 f"{width - dimensions}"
             )
         return cls(mean, axes * (leading - rest).clamp(min=0).sqrt(), rest)
