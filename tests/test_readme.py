@@ -30,6 +30,9 @@ ENTRY_POINTS = {
     "distill-evaluate": "distill.evaluate",
     "distill-benchmark": "distill.benchmark",
     "distill-export": "distill.export",
+    "distill-train-segments": "distill.latent.train",
+    "distill-latent-table": "distill.latent.table",
+    "distill-imagine": "distill.latent.imagine",
 }
 
 

@@ -50,9 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def from_noise(vae: SegmentVAE, count: int, seconds: float, seed: int) -> Iterator[tuple[str, Tensor]]:
-    """Name and mel (M, F) [nats] of `count` signals: patches of independent prior draws, half of each over the next."""
+    """Name and mel (M, F) [nats] of `count` signals: patches of independent prior draws, a quarter over the next."""
     audio, frames = vae.config.audio, vae.config.frames
-    step = max(1, frames // 2)
+    step = frames - frames // 4
     wanted = seconds * audio.sample_rate / audio.hop_length
     patches = max(1, round((wanted - frames) / step) + 1)
     for place in range(1, count + 1):
@@ -95,7 +95,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--student", type=str, required=True, help="a run of distill-train on the same mels")
     parser.add_argument("--out", type=str, required=True, help="folder for the WAV files, 16-bit PCM")
     parser.add_argument("--count", type=int, default=4, help="signals from noise")
-    parser.add_argument("--seconds", type=float, default=3.0, help="their length, to half a patch")
+    parser.add_argument("--seconds", type=float, default=3.0, help="their length, to about half a patch")
     parser.add_argument(
         "--between", type=str, nargs=2, help="two recordings (or .npy mels): sound between them instead"
     )
