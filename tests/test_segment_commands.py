@@ -14,6 +14,7 @@ from distill.latent.segmentvae import SegmentVAE
 from distill.latent.table import VARIANTS
 from distill.latent.table import main as table
 from distill.latent.train import main as train
+from distill.synthesize import main as synthesize
 from tests.conftest import AUDIO, small_student, small_teacher
 from wavenet import checkpoint
 from wavenet.arguments import to_dict
@@ -150,7 +151,8 @@ def test_mistakes_in_training_are_one_line_and_status_2(place, extra, message, c
     ("extra", "message"),
     [
         (["--dimensions", "2", "2"], "--dimensions: found [2, 2], expected different numbers"),
-        (["--dimensions", "0"], "--dimensions: found [0], expected positive numbers"),
+        (["--dimensions", "0"], "--dimensions: found [0], expected positive numbers below a patch's 120"),
+        (["--dimensions", "120"], "--dimensions: found [120], expected positive numbers below a patch's 120"),
         (["--draws", "1"], "--draws: found 1, expected at least 2"),
         (["--page", "nowhere.md"], "nowhere.md: found no markers"),
     ],
@@ -178,3 +180,9 @@ def test_mistakes_in_sound_are_one_line_and_status_2(place, tmp_path, run, stude
     assert len(lines) == 1
     assert message in lines[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_vae_of_segments_is_no_vocoder(place, tmp_path, capsys):
+    assert synthesize([str(place / "run"), "mel.npy", "--out", str(tmp_path)]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines == [f"distill-synthesize: {place / 'run'}: found a SegmentVAE, expected a model that samples audio"]

@@ -54,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(_parser(), argv)
     dimensions = arguments.dimensions
     require(len(set(dimensions)) == len(dimensions) > 0, "--dimensions", dimensions, "different numbers")
-    require(all(d > 0 for d in dimensions), "--dimensions", dimensions, "positive numbers")
+    values = arguments.model.frames * arguments.model.audio.n_mels
+    fits = all(0 < d < values for d in dimensions)
+    require(fits, "--dimensions", dimensions, f"positive numbers below a patch's {values} values")
     require(arguments.draws >= 2, "--draws", arguments.draws, "at least 2: their spread is the error")
     require(arguments.flow_patches > 1, "--flow_patches", arguments.flow_patches, "at least 2")
     page = None if arguments.page is None else Path(arguments.page)
