@@ -159,6 +159,17 @@ def test_masked_step_is_triangular_and_its_inverse_exact():
         torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, log_det[row])
 
 
+def test_points_far_outside_a_flowing_posterior_have_no_density():
+    """Where the inverse overflows nothing becomes NaN: the other terms of the sums are as they would be alone."""
+    posterior = flowing(8)
+    far = posterior.log_prob_all(torch.full((1, 3), 1e200, dtype=torch.float64))
+    assert (far < -1e29).all()
+    apart = Gaussian(posterior.base.loc.clone(), posterior.base.scale)
+    apart.loc[0] = 1e160
+    found = surgery(Flowing(apart, posterior.context, posterior.steps), normal(posterior), likelihood, 2)
+    assert math.isfinite(found.mutual_information.value)
+
+
 def test_flowing_density_is_that_of_its_draws_and_integrates_to_one():
     posterior = flowing()
     z, log_q = posterior.draw(3, torch.Generator().manual_seed(0))

@@ -15,7 +15,7 @@ _FIRST_GATE = 2.0  # sigmoid(2) = 0.88: near the identity at first
 
 
 class MaskedStep(nn.Module):
-    """z (..., d), context (..., C) -> y (..., d), log |det dy/dz| (...,) [nats]; the determinant is triangular."""
+    """z (..., d), context (n, C) or (..., C) -> y (..., d), log |det dy/dz| (...,) [nats], of a triangular Jacobian."""
 
     inner_mask: Tensor
     outer_mask: Tensor

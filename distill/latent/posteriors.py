@@ -15,7 +15,8 @@ from torch import Tensor
 from distill.latent.masked import MaskedStep
 
 _LOG_2_PI = math.log(2 * math.pi)
-_PAIRS = 2**19  # of points and posteriors that an inverse flow takes at a time
+_NOTHING = -1e30
+_PAIRS = 2**17  # of points and posteriors that an inverse flow takes at a time
 
 
 def log_normal(z: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
@@ -26,14 +27,14 @@ def log_normal(z: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
 def pairwise_log_normal(z: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
     """log N(z_k; loc_i, diag scale_i^2) of every pair: z (K, d), loc and scale (n, d) -> (K, n) [nats].
 
-    The squares are multiplied out, so that two matrix products do the work; in float64, for the three parts cancel.
+    The squares are multiplied out, so that one matrix product does the work; in float64, for its parts cancel.
     """
     dtype = z.dtype
     centre = loc.detach().double().mean(0)
     z, loc, precision = z.double() - centre, loc.double() - centre, scale.double() ** -2
-    quadratic = z.square() @ precision.T - 2 * z @ (loc * precision).T + (loc.square() * precision).sum(1)
-    constant = scale.double().log().sum(1) + 0.5 * loc.shape[1] * _LOG_2_PI
-    return -(0.5 * quadratic + constant).to(dtype)
+    constant = loc.square().mul(precision).sum(1) / 2 + scale.double().log().sum(1) + 0.5 * loc.shape[1] * _LOG_2_PI
+    points = torch.cat([z.square(), z, torch.ones_like(z[:, :1])], 1)
+    return (points @ torch.cat([-0.5 * precision, loc * precision, -constant[:, None]], 1).T).to(dtype)
 
 
 class Gaussian:
@@ -95,19 +96,20 @@ class Flowing:
     def draw(self, draws: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Reparametrised z (draws, n, d) in one pass of each step, and log q(z | x_i) (draws, n) [nats]."""
         z, log_prob = self.base.draw(draws, generator)
-        context = self.context.expand(draws, *self.context.shape)
         for step in self.steps:
-            z, log_det = step(z, context)
+            z, log_det = step(z, self.context)
             z, log_prob = z.flip(-1), log_prob - log_det
         return z, log_prob
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log q(z | x_i) by the inverse, d passes of each step: z (..., n, d) -> (..., n) [nats]."""
-        context, total = self.context.expand(*z.shape[:-1], -1), z.new_zeros(z.shape[:-1])
+        total = z.new_zeros(z.shape[:-1])
         for step in reversed(self.steps):
-            z, log_det = step.inverse(z.flip(-1), context)
+            z, log_det = step.inverse(z.flip(-1), self.context)
             total = total + log_det
-        return log_normal(z, self.base.loc, self.base.scale) + total
+        found = log_normal(z, self.base.loc, self.base.scale) + total
+        # The noise of a point far outside may overflow: its density is 0, in any sum.
+        return torch.where(found.isfinite(), found, found.new_tensor(_NOTHING))
 
     def log_prob_all(self, z: Tensor) -> Tensor:
         """log q(z_k | x_i) of every point under every posterior: z (K, d) -> (K, n) [nats]. K n d passes: for few."""

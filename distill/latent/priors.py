@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from distill.latent.posteriors import Gaussian, Posterior, log_normal
 
-_CHUNK = 2048  # points at a time against n posteriors
+_CELLS = 2**21  # of the table of points and parts that is held at a time
 
 
 class Prior(Protocol):
@@ -52,7 +52,7 @@ class Aggregate:
 
     def log_prob(self, z: Tensor) -> Tensor:
         """z (..., d) -> (...,) [nats], exact: a log-sum-exp over all parts, in chunks of points."""
-        found = [self._of(part) for part in z.reshape(-1, z.shape[-1]).split(_CHUNK)]
+        found = [self._of(part) for part in z.reshape(-1, z.shape[-1]).split(max(1, _CELLS // len(self.parts)))]
         return torch.cat(found).reshape(z.shape[:-1])
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:

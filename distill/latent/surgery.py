@@ -23,7 +23,7 @@ from distill.latent.posteriors import Gaussian, Posterior
 from distill.latent.priors import Prior, StandardNormal
 from wavenet.config import require
 
-_CELLS = 2**24  # of the table of points and posteriors that is held at a time
+_CELLS = 2**21  # of the table of points and posteriors that is held at a time: near the processor's caches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +70,12 @@ def surgery(
     for places in _parts(len(posterior), draws):
         z, _ = posterior[places].draw(draws, generator)
         log_probs = posterior.log_prob_all(z.flatten(0, 1))
-        total = log_probs.logsumexp(1)
-        responsibility = (log_probs - total[:, None]).exp()
-        entropy = (total - (responsibility * log_probs).sum(1)).clamp(0, math.log(len(posterior)))  # of q(i | z)
+        largest = log_probs.amax(1)
+        weights = (log_probs - largest[:, None]).exp_()  # q(i | z), not yet divided by their sum
+        mass = weights.sum(1)
+        total = largest + mass.log()
+        expected = (weights[:, None] @ log_probs[:, :, None]).flatten() / mass  # of log q(z | x_i) under q(i | z)
+        entropy = (total - expected).clamp(0, math.log(len(posterior)))
         aggregate = total - math.log(len(posterior))
         reconstruction.append(log_likelihood(z, places))
         information.append((math.log(len(posterior)) - entropy).unflatten(0, z.shape[:2]))

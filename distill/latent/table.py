@@ -229,6 +229,6 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--out", type=str, required=True, help="folder of all runs and of latent.json")
     parser.add_argument("--dimensions", type=int, nargs="+", default=[2, 10, 20], help="latent dimensions")
     parser.add_argument("--draws", type=int, default=2, help="draws of z for every training patch")
-    parser.add_argument("--flow_patches", type=int, default=512, help="patches of an IAF's mutual information")
+    parser.add_argument("--flow_patches", type=int, default=256, help="patches of an IAF's mutual information")
     parser.add_argument("--page", type=str, help="a Markdown page with markers, e.g. docs/results.md, to fill")
     return parser
