@@ -91,7 +91,7 @@ def _decoded(axes: Axes, model: SegmentVAE) -> None:
     patches = model.decode(z).flip(1)
     rows = [torch.cat(list(patches[row * _SIDE : (row + 1) * _SIDE]), 1) for row in range(_SIDE)]
     axes.imshow(torch.cat(rows).numpy(), aspect="auto", cmap="magma", interpolation="nearest")
-    axes.set(title="mean patches over the plane, normal prior", xlabel="z_1", ylabel="z_2", xticks=[], yticks=[])
+    axes.set(title="mean patches, normal prior", xlabel="z_1", ylabel="z_2", xticks=[], yticks=[])
 
 
 def _curves(axes: Axes, runs: Mapping[tuple[int, str], Path]) -> None:
@@ -102,10 +102,15 @@ def _curves(axes: Axes, runs: Mapping[tuple[int, str], Path]) -> None:
         steps, values = zip(*points, strict=True)
         lowest = min(lowest, values[min(1, len(values) - 1)])  # the first is far below
         style = styles[dimensions.index(d) % len(styles)]
-        axes.plot(steps, values, style, color=_COLOURS[variant], label=f"{d}-D, {variant}", linewidth=1)
+        axes.plot(
+            steps, values, style, color=_COLOURS[variant], label=variant if d == dimensions[0] else None, linewidth=1
+        )
+        if variant == "normal":
+            axes.text(steps[-1], values[-1], f" {d}-D", fontsize=7, va="center")
     axes.set(title="ELBO of dev patches", xlabel="step", ylabel="nats per patch")
+    axes.margins(x=0.1)
     axes.set_ylim(bottom=lowest)
-    axes.legend(fontsize=6, ncols=max(1, len(dimensions)), loc="lower right")
+    axes.legend(fontsize=7, loc="center right")
 
 
 def _terms(axes: Axes, figures: dict[str, Any]) -> None:
