@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from distill.latent.segmentvae import SegmentConfig, SegmentVAE
 from distill.phones.classifier import PhoneClassifier, PhoneConfig
 from distill.student import Student
 from wavenet import checkpoint
@@ -23,6 +24,7 @@ KINDS: dict[str, tuple[type[Any], type[Any]]] = {
     "student": (StudentConfig, Student),
     "pitch": (PitchConfig, PitchNet),
     "phones": (PhoneConfig, PhoneClassifier),
+    "segmentvae": (SegmentConfig, SegmentVAE),
 }
 
 

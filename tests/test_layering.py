@@ -54,6 +54,7 @@ def test_no_import_cycle():
         "wavenet.distributions",
         "distill.engines",
         "distill.flows",
+        "distill.latent",
         "distill.phones",
     ],
 )

@@ -31,6 +31,9 @@ ENTRY_POINTS = {
     "distill-benchmark": "distill.benchmark",
     "distill-export": "distill.export",
     "distill-ship": "distill.ship",
+    "distill-train-segments": "distill.latent.train",
+    "distill-latent-table": "distill.latent.table",
+    "distill-imagine": "distill.latent.imagine",
 }
 
 

@@ -8,11 +8,13 @@ import pytest
 import torch
 import yaml
 
+import distill.latent.train
 import distill.phones.train
 import distill.train
 import wavenet.pitch.train
 import wavenet.train
 from distill import models
+from distill.latent.segmentvae import SegmentConfig, SegmentVAE
 from distill.phones.alignment import PHONES
 from distill.phones.classifier import PhoneClassifier, PhoneConfig
 from distill.student import Student
@@ -50,6 +52,7 @@ SETTINGS = {
 # The network that a source-filter student takes F0 from, by sample rate.
 PITCH = {8000: "demo_pitch.yaml", 22050: "pitch.yaml"}
 CLASSIFIERS = ["demo_phones.yaml", "phones.yaml"]
+SEGMENTS = ["segmentvae.yaml"]
 
 
 def read(name: str) -> dict:
@@ -69,6 +72,8 @@ def command(name: str):
         return wavenet.pitch.train, "train_pitch", ("model", "data", "train")
     if Path(name).name in CLASSIFIERS:
         return distill.phones.train, "train_phones", ("model", "data", "train")
+    if Path(name).name in SEGMENTS:
+        return distill.latent.train, "train_segments", ("model", "data", "train")
     return wavenet.train, "train_teacher", ("model", "data", "train")
 
 
@@ -86,12 +91,14 @@ def parsed(name: str, monkeypatch, *extra: str) -> dict:
     return caught
 
 
-def build(name: str) -> Teacher | Student | PitchNet | PhoneClassifier:
+def build(name: str) -> Teacher | Student | PitchNet | PhoneClassifier | SegmentVAE:
     """The model of a recipe, untrained."""
     if name in PITCH.values():
         return PitchNet(from_dict(PitchConfig, read(name)["model"]))
     if name in CLASSIFIERS:
         return PhoneClassifier(from_dict(PhoneConfig, read(name)["model"]))
+    if name in SEGMENTS:
+        return SegmentVAE(from_dict(SegmentConfig, read(name)["model"]))
     if name in STUDENTS:
         teacher = build(STUDENTS[name])
         assert isinstance(teacher, Teacher)
@@ -124,7 +131,7 @@ def differences(stated: dict, found: dict, prefix: str = "") -> list[str]:
 def test_every_recipe_has_a_miniature_and_no_miniature_is_left_over():
     assert NAMES
     assert sorted(path.name for path in (CONFIGS / "smoke").glob("*")) == NAMES
-    assert set(NAMES) == set(TEACHERS) | set(STUDENTS) | set(PITCH.values()) | set(CLASSIFIERS)
+    assert set(NAMES) == set(TEACHERS) | set(STUDENTS) | set(PITCH.values()) | set(CLASSIFIERS) | set(SEGMENTS)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -165,7 +172,7 @@ def test_model_is_complete_and_numbers_are_numbers(name, monkeypatch):
     ("name", "section"),
     [
         (name, section)
-        for name in ("demo_teacher.yaml", "demo_student.yaml", "demo_pitch.yaml", "demo_phones.yaml")
+        for name in ("demo_teacher.yaml", "demo_student.yaml", "demo_pitch.yaml", "demo_phones.yaml", "segmentvae.yaml")
         for section in ["", *read(name)]
     ],
 )
@@ -193,6 +200,9 @@ def test_miniature_is_the_same_kind_of_recipe(name):
         "initial_log_scale",
         "log_scale_range",
         "distribution",
+        "posterior",
+        "frames",
+        "noise",
     ):
         assert large["model"].get(choice) == small["model"].get(choice)
     if "objective" in large:
@@ -230,7 +240,7 @@ def test_student_fits_its_teacher(student, teacher, folder):
     assert recipe["train"]["crop_length"] // 2 >= max(recipe["objective"]["stft_sizes"])
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - set(PITCH.values())))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(PITCH.values()) - set(SEGMENTS)))
 def test_table_of_the_documentation_is_true(name):
     page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     (row,) = re.findall(rf"^\| \[{name.removesuffix('.yaml')}\]\(.*$", page, flags=re.MULTILINE)
@@ -260,6 +270,18 @@ def test_table_of_the_pitch_networks_is_true(name):
         2 * model.reach + 1,
     ]
     assert [int(cells[place]) for place in (2, 4, 5, 6)] == found
+
+
+@pytest.mark.parametrize("name", SEGMENTS)
+def test_table_of_the_segment_models_is_true(name):
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| \[{name.removesuffix('.yaml')}\]\(.*$", page, flags=re.MULTILINE)
+    cells = [cell.strip() for cell in row.split("|")]
+    model = build(name)
+    assert isinstance(model, SegmentVAE)
+    found = [model.config.audio.sample_rate, model.config.frames, model.config.dimensions]
+    found.append(sum(parameter.numel() for parameter in model.parameters()))
+    assert [int(cells[place]) for place in (2, 3, 4, 6)] == found
 
 
 @pytest.fixture(scope="module")
@@ -314,6 +336,9 @@ def test_miniature_runs_end_to_end(name, runs, corpus):
     mel = LogMel(audio)(wav)
     if isinstance(model, PhoneClassifier):
         assert model(wav).logits.shape == (1, len(PHONES), mel.shape[2])
+        return
+    if isinstance(model, SegmentVAE):
+        assert model.decode(model.posterior(mel[:, :, : model.config.frames]).centre()).shape == (1, 80, 26)
         return
     if isinstance(model, PitchNet):
         pitch = model.predict(mel)
