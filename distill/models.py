@@ -9,6 +9,7 @@ from torch import nn
 
 from distill.phones.classifier import PhoneClassifier, PhoneConfig
 from distill.student import Student
+from distill.vectors.model import VectorConfig, VectorModel
 from wavenet import checkpoint
 from wavenet.arguments import from_dict
 from wavenet.config import PitchConfig, StudentConfig, TeacherConfig
@@ -22,6 +23,7 @@ KINDS: dict[str, tuple[type[Any], type[Any]]] = {
     "student": (StudentConfig, Student),
     "pitch": (PitchConfig, PitchNet),
     "phones": (PhoneConfig, PhoneClassifier),
+    "vectors": (VectorConfig, VectorModel),
 }
 
 

@@ -55,6 +55,7 @@ def test_no_import_cycle():
         "distill.engines",
         "distill.flows",
         "distill.phones",
+        "distill.vectors",
     ],
 )
 def test_packages_export_nothing_but_the_version(name):

@@ -18,7 +18,7 @@ from wavenet.audio import read_audio, write_audio
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/recipes.md", "docs/engines.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/recipes.md", "docs/engines.md", "docs/vectors.md"]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 ENTRY_POINTS = {
     "wavenet-prepare": "wavenet.prepare",
@@ -30,6 +30,8 @@ ENTRY_POINTS = {
     "distill-evaluate": "distill.evaluate",
     "distill-benchmark": "distill.benchmark",
     "distill-export": "distill.export",
+    "distill-vectors": "distill.vectors.train",
+    "distill-vector-costs": "distill.vectors.costs",
 }
 
 
