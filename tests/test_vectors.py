@@ -81,10 +81,36 @@ def test_model_has_one_density_in_the_datas_units():
 
 
 @pytest.mark.parametrize("order", ["reverse", "random"])
-def test_iaf_is_maf_turned_round(order):
-    maf, iaf = (VectorModel(VectorConfig(3, direction, 1, [8], order)) for direction in ("maf", "iaf"))
-    assert isinstance(maf.chain.flows[0], Inverse)
-    assert not isinstance(iaf.chain.flows[0], Inverse)
+def test_iaf_is_fitted_through_its_sequential_inverse(order):
+    """The likelihood of either direction moves every weight; gradients are those of finite differences."""
+    for direction in ("maf", "iaf"):
+        torch.manual_seed(0)
+        model = VectorModel(VectorConfig(3, direction, 2, [8], order)).double()
+        assert isinstance(model.chain.flows[0], Inverse) == (direction == "maf")
+        x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        model.log_prob(x).sum().backward()
+        for flow in (flow for flow in model.chain.flows if list(flow.children())):
+            weight = (flow.flow if direction == "maf" else flow).network.last.weight
+            place = weight.grad.abs().argmax()
+            step = torch.zeros_like(weight).flatten()
+            step[place] = 1e-6
+            with torch.no_grad():
+                weight.add_(step.view_as(weight))
+                above = float(model.log_prob(x).sum())
+                weight.sub_(2 * step.view_as(weight))
+                below = float(model.log_prob(x).sum())
+                weight.add_(step.view_as(weight))
+            assert float(weight.grad.flatten()[place]) == pytest.approx((above - below) / 2e-6, rel=1e-5)
+
+
+def test_diagonal_whitening_leaves_the_correlations():
+    rows = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)) @ torch.tensor([[1.0, 2.0], [0.0, 1.0]])
+    for whitening, correlated in (("full", False), ("diagonal", True)):
+        model = VectorModel(VectorConfig(2, flows=1, hidden=[4], whitening=whitening))
+        model.whiten(rows)
+        covariance = torch.cov(model.whitening.inverse(rows)[0].T)
+        torch.testing.assert_close(covariance.diagonal(), torch.ones(2), rtol=1e-4, atol=1e-4)
+        assert (abs(float(covariance[0, 1])) > 0.5) == correlated
 
 
 def test_normality_of_true_noise_and_of_what_is_not():
@@ -128,7 +154,7 @@ def test_maf_reaches_a_density_that_it_can_make(tmp_path, monkeypatch):
     run = tmp_path / "run"
     page = tmp_path / "page.md"
     page.write_text("<!-- vectors-run:begin -->\n<!-- vectors-run:end -->\n")
-    arguments = ["--data", "banana", "--flows", "1", "--hidden", "16", "16", "--steps", "250", "--out", str(run)]
+    arguments = ["--data", "banana", "--flows", "1", "--hidden", "16", "16", "--steps", "500", "--out", str(run)]
     assert train.main([*arguments, "--page", str(page)]) == 0
     report = json.loads((run / train.REPORT).read_text())
     found = report["systems"]

@@ -22,7 +22,8 @@ from wavenet.errors import UserError
 class VectorConfig:
     """size: entries m. direction maf: density in 1 pass of each network, samples in m; iaf: the other way.
 
-    order: what stands between the flows, the coordinates reversed, or in a random order drawn from order_seed. step,
+    order: what stands between the flows, the coordinates reversed, or in a random order drawn from order_seed.
+    whitening: the data's covariance or only its diagonal is taken out by the last, fixed step. step,
     dequantization: for vectors of levels, how far those are apart, and what noise fills the cells.
     """
 
@@ -32,6 +33,7 @@ class VectorConfig:
     hidden: list[int] = dataclasses.field(default_factory=lambda: [64, 64])
     order: Literal["reverse", "random"] = "reverse"
     order_seed: int = 0
+    whitening: Literal["full", "diagonal"] = "full"
     log_scale_range: tuple[float, float] = (-7.0, 5.0)
     step: float | None = None
     dequantization: Literal["uniform", "variational"] = "uniform"
@@ -65,12 +67,14 @@ class VectorModel(nn.Module):
                 self.dequantizer = VariationalDequantizer(config.step, size, config.hidden)
 
     def whiten(self, rows: Tensor) -> None:
-        """Take mean and covariance from data (N, m): uniform noise's variance counts where entries are levels.
+        """Take mean and covariance (or its diagonal) from data (N, m): of levels with uniform noise's variance.
 
         Raises UserError where the covariance is singular.
         """
         added = 0.0 if self.config.step is None else self.config.step**2 / 12
         covariance = torch.cov(rows.double().T).reshape(self.size, self.size) + added * torch.eye(self.size).double()
+        if self.config.whitening == "diagonal":
+            covariance = covariance.diagonal().diag()
         factor, failed = torch.linalg.cholesky_ex(covariance)
         if bool(failed):
             raise UserError("data: found columns that are constant or follow from others, expected independent ones")

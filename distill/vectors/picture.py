@@ -34,8 +34,9 @@ def draw(
     FigureCanvasAgg(figure)
     left, middle, base, quantiles = figure.subplots(1, 4)
     if image is not None:
-        _montage(left, data, image, "held-out data")
-        _montage(middle, samples, image, "samples")
+        shades = float(data.min()), float(data.max())
+        _montage(left, data, image, "held-out data", shades)
+        _montage(middle, samples, image, "samples", shades)
     else:
         flat, drawn, names = _plane(data, samples)
         limits = [(float(low), float(high)) for low, high in zip(*_limits(flat), strict=True)]
@@ -79,7 +80,8 @@ def _scatter(
     axes: Axes, points: Tensor, colour: str, title: str, limits: list[tuple[float, float]], names: tuple[str, str]
 ) -> None:
     few = points[:_POINTS]
-    axes.scatter(few[:, 0].numpy(), few[:, 1].numpy(), s=3, color=colour, alpha=0.5, linewidths=0)
+    size = 3 if len(few) > _POINTS // 2 else 10
+    axes.scatter(few[:, 0].numpy(), few[:, 1].numpy(), s=size, color=colour, alpha=0.5, linewidths=0)
     axes.set_xlim(*limits[0])
     axes.set_ylim(*limits[1])
     axes.set_xlabel(names[0])
@@ -87,11 +89,11 @@ def _scatter(
     axes.set_title(title, fontsize=10)
 
 
-def _montage(axes: Axes, vectors: Tensor, image: tuple[int, int], title: str) -> None:
+def _montage(axes: Axes, vectors: Tensor, image: tuple[int, int], title: str, shades: tuple[float, float]) -> None:
     height, width = image
     tiles = vectors[: _MONTAGE**2].reshape(_MONTAGE, _MONTAGE, height, width)
     whole = torch.nn.functional.pad(tiles, (0, 1, 0, 1)).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
-    axes.imshow(whole.numpy(), cmap="gray_r")
+    axes.imshow(whole.numpy(), cmap="gray_r", vmin=shades[0], vmax=shades[1])
     axes.set_axis_off()
     axes.set_title(title, fontsize=10)
 
