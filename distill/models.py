@@ -47,3 +47,12 @@ def load(path: str | os.PathLike[str], device: str = "cpu") -> Any:
     except (RuntimeError, TypeError, AttributeError):
         raise UserError(f"{path}: found weights of other sizes, expected those of the configuration inside") from None
     return model.to(device).eval().requires_grad_(False)
+
+
+def load_vocoder(path: str | os.PathLike[str], device: str = "cpu") -> Any:
+    """`load`, of what makes audio from a mel: raises UserError for the other kinds too."""
+    model = load(path, device)
+    for kind in ("pitch", "phones", "vectors"):
+        if isinstance(model, KINDS[kind][1]):
+            raise UserError(f"{path}: found a model of kind {kind!r}, expected a teacher or a student")
+    return model

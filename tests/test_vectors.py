@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from distill import models
+from distill import evaluate, models, synthesize
 from distill.flows.base import Inverse
 from distill.vectors import costs, data, train
 from distill.vectors.baselines import Baseline, fit_baselines
@@ -16,6 +16,8 @@ from distill.vectors.densities import DENSITIES, divergence
 from distill.vectors.model import VectorConfig, VectorModel
 from distill.vectors.normality import normality
 from tests.conftest import randomise
+from wavenet import checkpoint
+from wavenet.arguments import to_dict
 from wavenet.errors import UserError
 
 
@@ -101,6 +103,17 @@ def test_iaf_is_fitted_through_its_sequential_inverse(order):
                 below = float(model.log_prob(x).sum())
                 weight.add_(step.view_as(weight))
             assert float(weight.grad.flatten()[place]) == pytest.approx((above - below) / 2e-6, rel=1e-5)
+
+
+def test_commands_for_audio_refuse_it_in_one_line(tmp_path, capsys):
+    model = VectorModel(VectorConfig(2, flows=1, hidden=[4]))
+    path = tmp_path / checkpoint.FILE_NAME
+    checkpoint.save(path, kind=train.KIND, config=to_dict(model.config), model_state=model.state_dict())
+    data_folder, out = str(tmp_path / "data"), str(tmp_path / "out")
+    assert synthesize.main([str(path), data_folder, "--out", out]) == 2
+    assert evaluate.main([str(path), "--data", data_folder, "--out", out]) == 2
+    for line in capsys.readouterr().err.splitlines():
+        assert "kind 'vectors', expected a teacher or a student" in line
 
 
 def test_diagonal_whitening_leaves_the_correlations():
