@@ -54,15 +54,19 @@ class VariationalDequantizer(UniformDequantizer):
     """q(y|x): logistic noise through a flow conditioned on x, squashed into the cell; it begins as the uniform one.
 
     y = x + step (sigma(w) - 1/2), w = flow(e, x), e logistic. The flow: `flows` VectorIAFs, orders reversed between
-    them. shift, scale: numbers that bring x near zero mean and unit variance for the network.
+    them. shift, scale: what brings x near zero mean and unit variance for the network; kept with the weights.
     """
+
+    shift: Tensor
+    scale: Tensor
 
     def __init__(
         self, step: float, size: int, hidden: Sequence[int], flows: int = 2, shift: float = 0.0, scale: float = 1.0
     ) -> None:
         super().__init__(step)
         require(flows > 0, "flows", flows, "a positive integer")
-        self.shift, self.scale = shift, scale
+        self.register_buffer("shift", torch.tensor(shift))
+        self.register_buffer("scale", torch.tensor(scale))
         chain: list[Flow] = []
         for place in range(flows):
             chain += [Permutation(list(range(size))[::-1])] if place else []

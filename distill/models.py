@@ -10,6 +10,7 @@ from torch import nn
 from distill.latent.segmentvae import SegmentConfig, SegmentVAE
 from distill.phones.classifier import PhoneClassifier, PhoneConfig
 from distill.student import Student
+from distill.vectors.model import VectorConfig, VectorModel
 from wavenet import checkpoint
 from wavenet.arguments import from_dict
 from wavenet.config import PitchConfig, StudentConfig, TeacherConfig
@@ -25,6 +26,7 @@ KINDS: dict[str, tuple[type[Any], type[Any]]] = {
     "pitch": (PitchConfig, PitchNet),
     "phones": (PhoneConfig, PhoneClassifier),
     "segmentvae": (SegmentConfig, SegmentVAE),
+    "vectors": (VectorConfig, VectorModel),
 }
 
 
@@ -46,3 +48,12 @@ def load(path: str | os.PathLike[str], device: str = "cpu") -> Any:
         raise UserError(f"{path}: {error}") from None
     fill(model, checkpoint.weights(stored), path)
     return model.to(device).eval().requires_grad_(False)
+
+
+def load_vocoder(path: str | os.PathLike[str], device: str = "cpu") -> Any:
+    """`load`, of what makes audio from a mel: raises UserError for the other kinds too."""
+    model = load(path, device)
+    for kind, (_, model_class) in KINDS.items():
+        if kind not in ("teacher", "student") and isinstance(model, model_class):
+            raise UserError(f"{path}: found a model of kind {kind!r}, expected a teacher or a student")
+    return model

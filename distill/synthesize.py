@@ -57,9 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     require(arguments.seed >= 0, "--seed", arguments.seed, "0 or more")
     require(0 <= arguments.temperature < math.inf, "--temperature", arguments.temperature, "0 or more")
     device = resolve_device(arguments.device)
-    model = models.load(arguments.checkpoint, device)
-    if not hasattr(model, "sample"):
-        raise UserError(f"{arguments.checkpoint}: found a {type(model).__name__}, expected a model that samples audio")
+    model = models.load_vocoder(arguments.checkpoint, device)
     settings = _settings(model, arguments.method, arguments.speaker)
     if isinstance(model, Student):
         settings["engine"] = build(arguments.engine, model)

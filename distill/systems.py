@@ -44,7 +44,7 @@ def load_systems(paths: Sequence[str], device: str) -> dict[str, Any]:
         name = f"{folder.parent.name}-{name}" if short.count(name) > 1 else name
         if name in named:
             raise UserError(f"{path}: found a second system called {name!r}, expected each once")
-        named[name] = models.load(path, device)
+        named[name] = models.load_vocoder(path, device)
         first = first or name
         ours, theirs = named[name].config.audio, named[first].config.audio
         if ours != theirs:

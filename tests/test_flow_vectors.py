@@ -8,8 +8,8 @@ import torch
 from distill.flows.base import Chain, Inverse, log_prob
 from distill.flows.made import MADE
 from distill.flows.permutation import Permutation
-from distill.flows.scaling import Scaling
 from distill.flows.vectors import VectorIAF, VectorMAF, conditioning
+from distill.flows.whitening import Whitening
 from tests.conftest import randomise
 from wavenet.distributions.gaussian import Gaussian
 from wavenet.errors import UserError
@@ -45,7 +45,7 @@ def chain(size: int, turned: bool) -> Chain:
     turned_flows = [Inverse(flow) if turned else flow for flow in flows]
     order = list(reversed(range(size)))
     random = torch.randperm(size, generator=torch.Generator().manual_seed(3)).tolist()
-    spread = torch.linspace(0.5, 2.0, size, dtype=torch.float64)
+    factor = torch.ones(size, size, dtype=torch.float64).tril() + torch.linspace(0, 1, size).diag()
     return Chain(
         [
             turned_flows[0],
@@ -53,7 +53,7 @@ def chain(size: int, turned: bool) -> Chain:
             turned_flows[1],
             Permutation(random),
             turned_flows[2],
-            Scaling(torch.linspace(-1, 1, size, dtype=torch.float64), spread),
+            Whitening(torch.linspace(-1, 1, size, dtype=torch.float64), factor),
         ]
     )
 
@@ -115,7 +115,7 @@ def test_a_layer_that_would_lose_coordinates_is_refused():
     with pytest.raises(UserError, match="at least 5"):
         MADE(6, (16, 4), 2)
     with pytest.raises(UserError, match="positive"):
-        Scaling(torch.zeros(2), torch.tensor([1.0, 0.0]))
+        Whitening(torch.zeros(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
 
 
 @pytest.mark.parametrize("order", [*ORDERS, RANDOM[0], RANDOM[5]], ids=str)

@@ -56,6 +56,7 @@ def test_no_import_cycle():
         "distill.flows",
         "distill.latent",
         "distill.phones",
+        "distill.vectors",
     ],
 )
 def test_packages_export_nothing_but_the_version(name):

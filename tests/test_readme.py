@@ -18,7 +18,15 @@ from wavenet.audio import read_audio, write_audio
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/recipes.md", "docs/engines.md", "docs/weights.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/recipes.md",
+    "docs/engines.md",
+    "docs/vectors.md",
+    "docs/weights.md",
+]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 ENTRY_POINTS = {
     "wavenet-prepare": "wavenet.prepare",
@@ -34,6 +42,8 @@ ENTRY_POINTS = {
     "distill-train-segments": "distill.latent.train",
     "distill-latent-table": "distill.latent.table",
     "distill-imagine": "distill.latent.imagine",
+    "distill-vectors": "distill.vectors.train",
+    "distill-vector-costs": "distill.vectors.costs",
 }
 
 

@@ -1,0 +1,1 @@
+"""Density estimation on vectors: autoregressive flows where every figure can be checked."""
