@@ -1,13 +1,17 @@
 # make demo   recordings -> teacher -> student -> WAV and a page to look at and listen to (about 20 minutes on two cores)
 # make test   ruff, mypy and the test-suite (at most 12 minutes on two cores)
-# Both make their own virtual environment first. PYTHON=python3.12 chooses the interpreter, VENV=dir the place.
+# make weights CORPUS=dir   weights as they are shipped, from a corpus folder: hours on a CPU; an interrupted run goes on
+# All make their own virtual environment first. PYTHON=python3.12 chooses the interpreter, VENV=dir the place.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.10 || command -v python3)
 VENV ?= .venv
 BIN = $(VENV)/bin
 OUT ?= runs/demo
+WEIGHTS ?= runs/weights
+CONFIGS ?= configs
+LICENCE ?= CC0-1.0
 
-.PHONY: demo test test-all lint format environment clean
+.PHONY: demo weights test test-all lint format environment clean
 
 environment: $(VENV)/.installed
 
@@ -20,6 +24,22 @@ $(VENV)/.installed: pyproject.toml
 
 demo: environment
 	$(BIN)/python scripts/demo.py --out "$(OUT)"
+
+weights: environment
+	@test -n "$(CORPUS)" || { echo "make weights: found no CORPUS, expected CORPUS=DIR, a corpus folder" >&2; exit 2; }
+	$(BIN)/python scripts/prepare_data.py --root "$(CORPUS)" --out "$(WEIGHTS)/data"
+	$(BIN)/python scripts/train_pitch.py --config $(CONFIGS)/pitch.yaml --data.root "$(WEIGHTS)/data" --out "$(WEIGHTS)/pitch"
+	$(BIN)/python scripts/train_teacher.py --config $(CONFIGS)/kathleen_teacher.yaml --data.root "$(WEIGHTS)/data" \
+		--out "$(WEIGHTS)/teacher"
+	$(BIN)/python scripts/train_student.py --config $(CONFIGS)/kathleen_student.yaml --teacher "$(WEIGHTS)/teacher" \
+		--pitch "$(WEIGHTS)/pitch" --data.root "$(WEIGHTS)/data" --out "$(WEIGHTS)/student" $(DISTIL)
+	$(BIN)/python scripts/evaluate.py "$(WEIGHTS)/teacher" "$(WEIGHTS)/student" --data "$(WEIGHTS)/data" --clips 20 \
+		--out "$(WEIGHTS)/evaluation" --overwrite
+	$(BIN)/python scripts/ship.py "$(WEIGHTS)/teacher" --name teacher --corpus "$(WEIGHTS)/data" --licence "$(LICENCE)" \
+		--metrics "$(WEIGHTS)/evaluation/metrics.json" --out "$(WEIGHTS)/teacher.safetensors" --overwrite
+	$(BIN)/python scripts/ship.py "$(WEIGHTS)/student" --name student --corpus "$(WEIGHTS)/data" --licence "$(LICENCE)" \
+		--teacher "$(WEIGHTS)/teacher" --metrics "$(WEIGHTS)/evaluation/metrics.json" \
+		--out "$(WEIGHTS)/student.safetensors" --overwrite
 
 lint: environment
 	$(BIN)/ruff check .
