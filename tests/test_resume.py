@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch.utils.data import get_worker_info
 
+from tests.conftest import small_teacher
 from tests.toy_run import CONFIG, Pairs, assert_same, logged, run, state, task
 from wavenet import checkpoint
 from wavenet.arguments import to_dict
 from wavenet.errors import UserError
-from wavenet.trainer import Validation, train
+from wavenet.run import Run
+from wavenet.trainer import Task, Validation, _defaults, train
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -121,6 +123,19 @@ def test_finished_run_stays_as_it_is(tmp_path, capsys):
     assert run(tmp_path / "run") == 0
     assert "already at step 20 of 20" in capsys.readouterr().err
     assert torch.equal(before[1]["0.weight"], state(tmp_path / "run")[1]["0.weight"])
+
+
+def test_a_setting_that_came_after_the_run_counts_as_its_default(tmp_path):
+    """A teacher begun before linear prediction existed goes on without it, and with it is another run."""
+    model = small_teacher()
+    config = to_dict(model.config)
+    old = {name: value for name, value in config.items() if name != "linear_prediction"}
+    defaults = _defaults(Task("teacher", model, config, loss=None, validate=None))
+    Run(tmp_path / "run", "teacher", {"model": old}).scalars(1, {"loss": 0.0})
+    Run(tmp_path / "run", "teacher", {"model": config}, defaults)
+    Run(tmp_path / "again", "teacher", {"model": old}).scalars(1, {"loss": 0.0})
+    with pytest.raises(UserError, match=r"found a run with model\.linear_prediction = 0, expected 4; choose another"):
+        Run(tmp_path / "again", "teacher", {"model": config | {"linear_prediction": 4}}, defaults)
 
 
 def test_another_configuration_or_another_folder_is_refused(tmp_path):

@@ -36,9 +36,13 @@ _FREE = {
 
 
 class Run:
-    """The folder of one run. Opening it writes config.yaml, or holds `record` against the one that is there."""
+    """The folder of one run. Opening it writes config.yaml, or holds `record` against the one that is there.
 
-    def __init__(self, folder: Path, kind: str, record: dict[str, Any]) -> None:
+    defaults: a configuration without settings of one's own, {"model": ...}. A setting that a run does not know, because
+    it was begun before there was one, counts as that: defaults are chosen so that they change nothing.
+    """
+
+    def __init__(self, folder: Path, kind: str, record: dict[str, Any], defaults: dict[str, Any] | None = None) -> None:
         self.folder = folder
         self.notes: list[str] = []
         self._writer: SummaryWriter | None = None
@@ -46,7 +50,7 @@ class Run:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder}: found a file, expected a new or empty folder, or a run")
         if (folder / CONFIG).is_file():
-            self._compare(record)
+            self._compare(record, flat(to_dict(defaults or {})))
         elif folder.is_dir() and any(folder.iterdir()):
             raise UserError(f"{folder}: found a folder with other files, expected a new or empty one, or a run")
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,8 +108,9 @@ class Run:
             self._writer = SummaryWriter(str(self.folder), purge_step=step)
         return self._writer
 
-    def _compare(self, record: dict[str, Any]) -> None:
+    def _compare(self, record: dict[str, Any], defaults: dict[str, Any]) -> None:
         found, wanted = flat(_read_config(self.folder / CONFIG)), flat(record)
+        found = {name: value for name, value in defaults.items() if name in wanted} | found
         if not (self.checkpoint_path.is_file() or (self.folder / METRICS).is_file()):
             return  # claimed, and stopped by a mistake before its first step: it may begin otherwise
         changed = [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from wavenet import checkpoint
+from wavenet.arguments import to_dict
 from wavenet.batches import Guarded, moved
 from wavenet.config import TrainConfig
 from wavenet.device import resolve_device
@@ -80,9 +81,17 @@ def train(task: Task, config: TrainConfig, batches: Batches, workers: int, run: 
         torch.set_num_threads(config.threads)
     try:
         with kept_heap():
-            return _Loop(task, config, device, Run(run, task.kind, task.record)).run(batches, workers)
+            return _Loop(task, config, device, Run(run, task.kind, task.record, _defaults(task))).run(batches, workers)
     finally:
         torch.set_num_threads(threads)
+
+
+def _defaults(task: Task) -> dict[str, Any]:
+    """The model's configuration as it is when nothing is set."""
+    config = getattr(task.model, "config", None)
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return {}
+    return {"model": to_dict(type(config)())}
 
 
 class _Loop:
