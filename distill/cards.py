@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import models
+from distill.history import log_table
 from distill.metrics import METRICS
 from wavenet.corpora import SPLITS
 from wavenet.weights import Card, read_card
@@ -90,7 +91,9 @@ def _details(card: Card) -> str:
     count = card.metrics.get("evaluation", {}).get("clips")
     title = "held out" if count is None else f"held out, means over {count} test clips"
     table = "\n".join([f"| {title} | |", "|---|---:|", *figures])
-    return "\n\n".join([lines[0], "\n".join(lines[1:]), f"```text\n{commands}\n```", *([table] if figures else [])])
+    parts = [lines[0], "\n".join(lines[1:]), f"```text\n{commands}\n```", *([table] if figures else [])]
+    log = card.metrics.get("log", [])
+    return "\n\n".join([*parts, *(["On held-out clips, as it was trained:", log_table(log)] if log else [])])
 
 
 def _known(card: Card, part: str, known: Mapping[str, Any]) -> list[tuple[str, float]]:

@@ -12,6 +12,7 @@ import jsonargparse
 
 from distill import models
 from distill.cards import SECTION, tables
+from distill.history import after, history
 from distill.markers import check, fill
 from distill.metrics import METRICS
 from wavenet import __version__, checkpoint, weights
@@ -66,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             metrics=arguments.metrics,
             system=arguments.system,
             teacher=arguments.teacher,
+            init=arguments.init,
             commands=arguments.commands,
         )
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -102,11 +104,13 @@ def card_of(
     metrics: str | None = None,
     system: str | None = None,
     teacher: str | None = None,
+    init: str | None = None,
     commands: Sequence[str] | None = None,
 ) -> Card:
-    """The card of a trained model. What can be checked is: corpus and teacher must be those of the run.
+    """The card of a trained model. What can be checked is: corpus, teacher and init must be those of the run.
 
-    Raises UserError for a run without weights, a corpus or teacher that is another, and figures that are not there.
+    init: the weights that the run began with, whose steps and log come before its own. Raises UserError for a run
+    without weights, a corpus, teacher or init that is another, and figures that are not there.
     """
     require(name.isidentifier(), "--name", name, "letters, digits and underscores")
     audio = models.load(run).config.audio  # strict: weights that fit their configuration
@@ -123,6 +127,10 @@ def card_of(
         for section, values in record.items()
         if section in ("objective", "data", "train")
     } | ({"init": record["init"]} if "init" in record else {})
+    begun = None if init is None else _begun(init, record, run)
+    figures = _figures(run, metrics, [name, run.resolve().name] if system is None else [system])
+    if log := history(run):
+        figures["log"] = log if begun is None else after(begun, log)
     about = _corpus(corpus, audio, record, run) | {"licence": corpus_licence or licence}
     about["name"] = corpus_name or (BUNDLED if corpus == BUNDLED else Path(corpus).resolve().name)
     teachers = [] if name_of_teacher is None else ["--teacher", name_of_teacher]
@@ -134,8 +142,8 @@ def card_of(
         features=weights.features(audio),
         corpus=about,
         licence=licence,
-        steps=stored.step,
-        metrics=_figures(run, metrics, [name, run.resolve().name] if system is None else [system]),
+        steps=stored.step + (0 if begun is None else begun.steps),
+        metrics=figures,
         recipe=to_dict(recipe),
         commands=list(commands or [" ".join(usual)]),
         teacher=name_of_teacher,
@@ -151,6 +159,15 @@ def _teacher(path: str | None, record: dict[str, Any], run: Path) -> str:
     if found != record.get("teacher"):
         raise UserError(f"--teacher: found {path} of digest {found}, expected {record.get('teacher')}, that of {run}")
     return Path(path).stem
+
+
+def _begun(path: str, record: dict[str, Any], run: Path) -> Card:
+    place = weights.find(path)
+    require(place.suffix == SUFFIX, "--init", path, f"weights in {SUFFIX}, or a shipped name")
+    card = weights.read_card(place)
+    if card.digest != record.get("init"):
+        raise UserError(f"--init: found {path} of digest {card.digest}, expected {record.get('init')}, that of {run}")
+    return card
 
 
 def _corpus(root: str, audio: AudioConfig, record: dict[str, Any], run: Path) -> dict[str, Any]:
@@ -203,6 +220,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--metrics", type=str, help="metrics.json of an evaluation that has it")
     parser.add_argument("--system", type=str, help="its name there (default: the name, or the run folder's)")
     parser.add_argument("--teacher", type=str, help="of a student: shipped weights, a file or a run; checked")
+    parser.add_argument("--init", type=str, help="weights that the run began with: their steps and log come first")
     parser.add_argument("--pitch", type=str, help="a run of wavenet-train-pitch in place of a student's own network")
     parser.add_argument("--commands", type=str, nargs="+", help="command lines that trained it, as they are shown")
     parser.add_argument("--page", type=str, help="a page with markers to write the shipped cards into: docs/weights.md")

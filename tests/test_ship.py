@@ -16,6 +16,7 @@ from distill.train import main as distil
 from tests.test_train_prior import place, student  # noqa: F401
 from wavenet import checkpoint, weights
 from wavenet.audio import read_audio, write_audio
+from wavenet.run import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -80,6 +81,30 @@ def test_the_card_says_what_the_run_is(made, work):
     assert card.commands == ["distill-train --config RECIPE.yaml --teacher teacher --data.root corpus"]
     assert card.recipe["objective"]["draws"] == 2
     assert str(made) not in json.dumps(card.recipe)
+
+
+def test_the_log_and_steps_of_what_a_run_began_with_come_first(made, work, capsys):
+    """Each validation of the run is a line of the card and of the page's table; --init is checked against the run."""
+    teacher = ["--teacher", str(made / "teacher")]
+    assert ship(call(made, "student", *teacher)) == 0
+    first = weights.read_card("student.safetensors")
+    validated = [line for line in read_metrics(made / "student") if "validation/kl/kl" in line]
+    assert [row["step"] for row in first.metrics["log"]] == [line["step"] for line in validated] != []
+    assert first.metrics["log"][-1]["validation/kl/kl"] == round(validated[-1]["validation/kl/kl"], 4)
+    assert distil(student(made, "more", 2, "--init", "student.safetensors", pitch=None)) == 0
+    whole = ["--name", "more", "--corpus", str(made / "corpus"), "--licence", "MIT", *teacher]
+    assert ship([str(made / "more"), *whole, "--init", "student.safetensors"]) == 0
+    card = weights.read_card("more.safetensors")
+    assert card.steps == 3 + 2
+    assert card.metrics["log"][: len(first.metrics["log"])] == first.metrics["log"]
+    assert card.metrics["log"][-1]["step"] == 5
+    page = tables({"more": work / "more.safetensors"})
+    assert "| step | KL to the teacher [nats/sample] |" in page
+    assert "| 5 | " in page
+    assert ship([str(made / "student"), *whole, "--init", "student.safetensors", "--overwrite"]) == 2
+    assert f"--init: found student.safetensors of digest {first.digest}, expected None" in capsys.readouterr().err
+    assert ship([str(made / "more"), *whole, "--init", str(made / "more"), "--overwrite"]) == 2
+    assert "more', expected weights in .safetensors" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

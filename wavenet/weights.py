@@ -38,8 +38,8 @@ class Card:
 
     config: the model's. features: of the mel that they were trained on, see `features`. corpus: name, licence, hours of
     the training split, clips of each split. licence: of the weights. steps: done in training. metrics: "evaluation",
-    means over held-out clips, and "validation", the last of the training. recipe, commands: how they were trained.
-    teacher: its name, of a student. project: version that wrote the file. digest: of the weights, see `digest`.
+    means over held-out clips, "validation", the last of the training, "log", all of them. recipe, commands: how they
+    were trained. teacher: its name, of a student. project: version that wrote the file. digest: of the weights.
     """
 
     name: str
