@@ -35,7 +35,6 @@ STUDENTS = {
     "adapt_student.yaml": "adapt_teacher.yaml",
     "demo_source_filter.yaml": "demo_teacher.yaml",
     "demo_student.yaml": "demo_teacher.yaml",
-    "hour_student.yaml": "hour_teacher.yaml",
     "kathleen_student.yaml": "kathleen_teacher.yaml",
     "paper_24khz_student.yaml": "paper_24khz_teacher.yaml",
     "student_gaussian.yaml": "teacher_gaussian.yaml",
