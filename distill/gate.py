@@ -12,7 +12,7 @@ from wavenet.config import AudioConfig
 from wavenet.data import Clip, load_clip
 from wavenet.emphasis import pre_emphasis
 from wavenet.errors import UserError
-from wavenet.prediction import time_varying
+from wavenet.prediction import whiten
 from wavenet.teacher import Teacher
 
 ORDER = 16
@@ -71,9 +71,8 @@ def _residual(teacher: Teacher, clips: Sequence[Clip]) -> tuple[float, float]:
     for clip in clips:
         wav = load_clip(clip, teacher.config.audio)[None].to(device)
         inner = pre_emphasis(wav, teacher.config.pre_emphasis, teacher.gain)
-        filters = teacher.prediction(teacher.log_mel(wav))
-        predicted, scale = time_varying(inner, filters, teacher.prediction.kernel)
-        square += float((inner * scale + predicted).double().square().sum())
+        rest, scale = whiten(inner, teacher.prediction(teacher.log_mel(wav)), teacher.prediction.kernel)
+        square += float((inner * scale + rest).double().square().sum())
         log_scale += float((scale * teacher.gain).double().log().sum())
         count += wav.shape[1]
     return square / count, log_scale / count

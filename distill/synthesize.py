@@ -22,7 +22,7 @@ from tqdm import tqdm
 from distill import models
 from distill.cards import listing
 from distill.contours import Contours, contours_of
-from distill.engines.table import DEFAULT, ENGINES, build
+from distill.engines.table import ENGINES, build
 from distill.student import Student
 from wavenet.arguments import parse_arguments
 from wavenet.audio import AUDIO_SUFFIXES, read_audio, write_audio
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(model, Student):
         settings["engine"] = build(arguments.engine, model)
     else:
-        require(arguments.engine == DEFAULT, "--engine", arguments.engine, f"{DEFAULT}: only students have engines")
+        require(arguments.engine == AUTO, "--engine", arguments.engine, f"{AUTO}: only students have engines")
     contours = contours_of(model, arguments.f0, arguments.transpose)
     out = Path(arguments.out)
     require(not out.exists() or out.is_dir(), "--out", arguments.out, "a folder")
@@ -293,7 +293,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     methods = (AUTO, *SAMPLERS)
     parser.add_argument("--method", type=str, choices=methods, help="how a teacher samples (default: the fastest)")
     engines = (AUTO, *ENGINES)
-    parser.add_argument("--engine", type=str, choices=engines, default=DEFAULT, help="of a student's flows; auto: fast")
+    parser.add_argument("--engine", type=str, choices=engines, default=AUTO, help="of a student's flows; auto: fast")
     parser.add_argument("--speaker", type=str, help="name or index of the voice, for a model with several")
     parser.add_argument("--f0", type=str, help="F0 and voicing: Hz a frame, 0 unvoiced, or time and Hz; file or folder")
     parser.add_argument("--transpose", type=float, default=0.0, help="move F0 by so many semitones")

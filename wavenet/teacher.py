@@ -28,7 +28,7 @@ from wavenet.layers import shift_right
 from wavenet.noise import uniforms
 from wavenet.pitch.contour import Pitch
 from wavenet.pitch.net import PitchNet
-from wavenet.prediction import LinearPrediction, time_varying
+from wavenet.prediction import LinearPrediction, Stepwise, whiten
 from wavenet.sampling.cached import sample_cached
 from wavenet.sampling.fused import sample_fused
 from wavenet.sampling.graph import sample_graph
@@ -90,13 +90,14 @@ class Teacher(nn.Module):
         if self.prediction is None:
             return floor
         silence = torch.full((1, self.config.audio.n_mels, 1), math.log(self.config.audio.log_clamp))
-        scale = float(self.prediction(silence.to(self.prediction.kernel)).amax(2)[0, 0])
-        return floor - math.log(scale * self.gain)
+        lattice, kernel = self.prediction(silence.to(self.prediction.kernel)), self.prediction.kernel
+        _, scale = whiten(kernel.new_zeros(1, kernel.shape[1]), lattice, kernel)
+        return floor - math.log(float(scale.max()) * self.gain)
 
     @property
     def macs_per_sample(self) -> int:
         """Multiply-accumulates a sample."""
-        return self.stack.macs_per_sample + 3 * self.config.linear_prediction
+        return self.stack.macs_per_sample + 7 * self.config.linear_prediction
 
     @property
     def noise_channels(self) -> int:
@@ -147,8 +148,8 @@ class Teacher(nn.Module):
         residual = emphasised
         if self.prediction is not None:
             assert cond.whitening is not None
-            predicted, scale = time_varying(emphasised, cond.whitening, self.prediction.kernel)
-            residual = emphasised * scale + predicted
+            rest, scale = whiten(emphasised, cond.whitening, self.prediction.kernel)
+            residual = emphasised * scale + rest
         inputs = shift_right(residual)[:, None]
         if cond.signals is not None:
             inputs = torch.cat([inputs, cond.signals], 1)
@@ -156,49 +157,36 @@ class Teacher(nn.Module):
         shift = self.config.pre_emphasis * shift_right(wav)[:, first:]
         if self.prediction is None:
             return self.head(params, shift, self.gain)
-        return self._shaped(params, shift, predicted[:, first:], scale[:, first:])
+        return self._shaped(params, shift, rest[:, first:], scale[:, first:])
 
-    def _shaped(self, params: Tensor, shift: Tensor, predicted: Tensor, scale: Tensor) -> Distribution:
-        """From the law of e_t to that of x_t = (e_t - predicted) / (scale gain) + shift, all (B, T)."""
+    def _shaped(self, params: Tensor, shift: Tensor, rest: Tensor, scale: Tensor) -> Distribution:
+        """From the law of e_t to that of x_t = (e_t - rest) / (scale gain) + shift, all (B, T)."""
         law = self.head(params, torch.zeros_like(shift), 1.0)
         assert isinstance(law, Gaussian | DiscretizedMixtureLogistic)
-        return law.affine(shift - predicted / (scale * self.gain), -torch.log(scale * self.gain))
+        return law.affine(shift - rest / (scale * self.gain), -torch.log(scale * self.gain))
 
     def stepper(self, mel: Tensor, speaker: Tensor | None = None) -> Callable[[Tensor], Distribution]:
         """A callable x_{t-1} (B, 1) -> Distribution of x_t, batch shape (B, 1), for t = 0, 1, ...; begin with zeros."""
         cond = self.conditioning(mel, speaker)
         stack_step = self.stack.stepper(mel.shape[0], cond)
         a, gain = self.config.pre_emphasis, self.gain
-        order = self.config.linear_prediction
-        before, past = mel.new_zeros(mel.shape[0], 1), mel.new_zeros(mel.shape[0], order)
+        before = mel.new_zeros(mel.shape[0], 1)
         beside = itertools.repeat(before[:, :0]) if cond.signals is None else iter(cond.signals.unbind(2))
-        # At t = 0 the filters of a sample before it, which are asked of silence.
-        filters = itertools.repeat(before) if cond.whitening is None else self._filters(cond.whitening)
-        last = next(filters)
+        lattice = None
+        if self.prediction is not None:
+            assert cond.whitening is not None
+            lattice = Stepwise(cond.whitening, self.prediction.kernel)
 
         def step(previous: Tensor) -> Distribution:
-            nonlocal before, past, last
-            emphasised = gain * (previous - a * before)
-            residual = emphasised
-            if order:
-                residual = emphasised * last[:, :1] + (last[:, 1:] * past).sum(1, keepdim=True)
-                past = torch.cat([emphasised, past[:, :-1]], 1)
+            nonlocal before
+            residual = gain * (previous - a * before)
+            if lattice is not None:
+                residual = lattice.take(residual)
             params = stack_step(torch.cat([residual, next(beside)], 1))[..., None]
             before, shift = previous, a * previous
-            if not order:
-                return self.head(params, shift, gain)
-            last = next(filters)
-            return self._shaped(params, shift, (last[:, 1:] * past).sum(1, keepdim=True), last[:, :1])
+            return self.head(params, shift, gain) if lattice is None else self._shaped(params, shift, *lattice.ahead())
 
         return step
-
-    def _filters(self, whitening: Tensor) -> Iterator[Tensor]:
-        """(B, order + 1) for each sample, after one for the silence before the first."""
-        assert self.prediction is not None
-        kernel = self.prediction.kernel.to(whitening)
-        yield whitening[:, :, 0]
-        for around in whitening.unfold(2, 3, 1).unbind(2):
-            yield from (around @ kernel).unbind(2)
 
     def windows(self, mel: Tensor, speaker: Tensor | None = None) -> Iterator[tuple[int, Conditioning]]:
         """For each t: the first sample and the conditioning of the shortest window of frames that decides x_t."""

@@ -64,7 +64,7 @@ class CouplingFlow(nn.Module):
     @property
     def macs_per_sample(self) -> int:
         """Multiply-accumulates a sample."""
-        return self.flow.macs_per_sample + 3 * self.config.linear_prediction
+        return self.flow.macs_per_sample + 7 * self.config.linear_prediction
 
     def base(self, like: Tensor) -> Logistic | Gaussian:
         """The law of one value of the noise: standard logistic or standard normal."""
@@ -76,7 +76,7 @@ class CouplingFlow(nn.Module):
         return draw(self.base(mel), mel, self.config.audio.hop_length, temperature, generator)
 
     def conditioning(self, mel: Tensor, speaker: Tensor | None = None) -> Conditioning:
-        """What the flows are driven by, in squeezed time; with linear prediction its filters, frame by frame."""
+        """What the flows are driven by, in squeezed time; with linear prediction its lattice, frame by frame."""
         cond = self.upsample(mel, speaker)
         return cond if self.prediction is None else dataclasses.replace(cond, whitening=self.prediction(mel))
 

@@ -7,15 +7,15 @@ from torch import Tensor
 
 from distill.flows.base import Flow
 from wavenet.fused.availability import expect_compiler
-from wavenet.prediction import time_varying
+from wavenet.prediction import whiten
 from wavenet.upsample import Conditioning, linear_kernel
 
 
 class Synthesis(Flow):
-    """e (B, T) -> u (B, T) with e_t = h_0(t) u_t + sum_{j >= 1} h_j(t) u_{t-j}, the filters h of wavenet/prediction.py.
+    """e (B, T) -> u (B, T) with e_t = rest_t(u_<t) + scale_t u_t, the lattice of wavenet/prediction.py.
 
-    Triangular with 1 / h_0 on the diagonal: log_det = -sum log h_0. cond.whitening holds the filters. Back from the
-    signal is parallel and differentiable, to the signal a recursion of its order a sample and no network.
+    Triangular with 1 / scale_t on its diagonal: log_det = -sum log scale_t. cond.whitening holds the lattice. Back from
+    the signal is parallel and differentiable; to the signal it is a recursion of the predictor's order a sample.
     """
 
     kernel: Tensor
@@ -28,18 +28,18 @@ class Synthesis(Flow):
     def forward(self, noise: Tensor, cond: Conditioning | None = None) -> tuple[Tensor, Tensor]:
         """Residual -> emphasised speech; not differentiable. Raises UserError where numba does not compile."""
         expect_compiler("linear prediction", "a model without it")
-        from wavenet.fused.filters import invert  # numba takes half a second to import, and training does without
+        from wavenet.fused.lattice import colour  # numba takes half a second to import, and training does without
 
-        speech, sums = invert(noise, _filters(cond), self.kernel)
-        return speech, -sums
+        speech = colour(noise, _lattice(cond), self.kernel)
+        return speech, -self.inverse(speech, cond)[1]
 
     def inverse(self, signal: Tensor, cond: Conditioning | None = None) -> tuple[Tensor, Tensor]:
         """Emphasised speech -> residual."""
-        predicted, scale = time_varying(signal, _filters(cond), self.kernel)
-        return signal * scale + predicted, scale.log().sum(1)
+        rest, scale = whiten(signal, _lattice(cond), self.kernel)
+        return rest + scale * signal, scale.log().sum(1)
 
 
-def _filters(cond: Conditioning | None) -> Tensor:
-    filters = None if cond is None else cond.whitening
-    assert filters is not None, "conditioning without filters"
-    return filters
+def _lattice(cond: Conditioning | None) -> Tensor:
+    lattice = None if cond is None else cond.whitening
+    assert lattice is not None, "conditioning without a lattice"
+    return lattice

@@ -47,9 +47,9 @@ def sample_by_residual(
     Raises UserError where numba does not compile.
     """
     expect_compiler("linear prediction by this method", "cached")
-    from wavenet.fused.filters import invert  # numba takes half a second to import
+    from wavenet.fused.lattice import colour  # numba takes half a second to import
 
     assert teacher.prediction is not None
     residual = sampler(Residual(teacher), mel, uniforms, temperature, speaker, **settings)
-    inner, _ = invert(residual, teacher.prediction(mel), teacher.prediction.kernel)
+    inner = colour(residual, teacher.prediction(mel), teacher.prediction.kernel)
     return de_emphasis(inner, teacher.config.pre_emphasis, teacher.gain)
