@@ -7,17 +7,20 @@ import pytest
 import torch
 from torch import nn
 
+from distill import kl
 from distill.coupling.config import FlowConfig
 from distill.coupling.likelihood import likelihood_loss, log_mass_bound
 from distill.coupling.model import CouplingFlow
 from distill.coupling.multiscale import MultiScale, squeezed, unsqueezed
 from distill.coupling.steps import AffineCoupling, Invertible1x1
+from distill.distillation import Distillation
 from distill.flows.base import Chain, log_prob
 from distill.flows.emphasis import DeEmphasis
 from distill.flows.made import MADE
 from distill.flows.prediction import Synthesis
 from distill.flows.vectors import VectorIAF, VectorMAF, conditioning
-from tests.conftest import AUDIO, UPSAMPLE, random_mel, random_wav, randomise, small_stack
+from distill.objective import ObjectiveConfig
+from tests.conftest import AUDIO, UPSAMPLE, random_mel, random_wav, randomise, small_stack, small_teacher
 from wavenet.data import Batch
 from wavenet.distributions.gaussian import Gaussian
 from wavenet.distributions.logistic import Logistic
@@ -239,6 +242,31 @@ def test_nll_bounds_the_mass_of_the_recordings_cells():
     mass, bound = float(torch.logsumexp(density, 0)) - math.log(len(cell)) + log_cell, float(density.mean()) + log_cell
     assert bound < mass - 0.005
     assert float(draws.mean()) == pytest.approx(bound, abs=4 * float(draws.std()) / math.sqrt(many))
+
+
+def test_as_a_student_its_kl_is_the_log_ratio_over_the_whole_crop():
+    """Against the estimator's own function, and the entropy against the density by the inverse; the gradient too."""
+    flow, teacher, mel, wav = small_flow(0.1), small_teacher(linear_prediction=4), random_mel(), random_wav()
+    step = Distillation(teacher, ObjectiveConfig({"kl": 1.0}, kl_estimator="log_ratio"), wav.shape[1])
+    assert step.start > 0  # what an inverse-autoregressive student would leave out
+
+    def loss() -> dict[str, torch.Tensor]:
+        return step.loss(flow, Batch(wav, mel, None), torch.Generator().manual_seed(4))
+
+    found = loss()
+    draw = flow(flow.noise(mel, generator=torch.Generator().manual_seed(4)), mel)
+    expected = kl.log_ratio(draw.base, draw.noise, draw.log_det, teacher(draw.wav, mel), draw.wav).mean() / 48
+    torch.testing.assert_close(found["loss"], expected, rtol=1e-10, atol=1e-10)
+    density = flow.log_prob(draw.wav, mel).mean() / 48
+    torch.testing.assert_close(found["kl/entropy"], -density, rtol=1e-9, atol=1e-9)
+    weight = flow.flow.steps[0].flows[1].log_scale
+    (gradient,) = torch.autograd.grad(found["loss"], weight)
+    with torch.no_grad():
+        values = []
+        for move in (1e-6, -2e-6):
+            weight[0] += move
+            values.append(float(loss()["loss"]))
+    assert float(gradient[0]) == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-5)
 
 
 class CouplingAsMADE(nn.Module):
