@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from distill.contrastive import another_clip, check_rows, half_a_clip_later
+from distill.coupling.model import CouplingFlow, Draw
 from distill.diagnoses import HealthConfig
 from distill.health import Health
 from distill.objective import Objective, ObjectiveConfig
@@ -58,29 +59,30 @@ class Distillation:
             check_rows(self.batch_size)
         self._check_phones()
 
-    def objective(self, student: Student, start: int) -> Objective:
+    def objective(self, student: Student | CouplingFlow, start: int) -> Objective:
         """The terms, with the first `start` samples left out; spectra are of the signal that the flows make."""
         emphasis = student.config.pre_emphasis
         return Objective(self.config, emphasis, student.gain, self._floor, start, self.phones, student.log_mel)
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """{"loss", "loss/<term>", "kl/...", "stft/..."}: scalars. Raises UserError for one row under contrastive."""
-        assert isinstance(model, Student)
-        return self._pass(model, batch, generator, first_scored(self.start, batch.wav.shape[1]))[0]
+        assert isinstance(model, Student | CouplingFlow)
+        return self._pass(model, batch, generator, self._first(model, batch.wav.shape[1]))[0]
 
     def monitor(self, config: HealthConfig) -> Health:
         """What judges the run of this distillation."""
         return Health(config, self._floor)
 
     def _pass(
-        self, student: Student, batch: Batch, generator: torch.Generator | None, start: int
-    ) -> tuple[dict[str, Tensor], Sample, Distribution | None]:
+        self, student: Student | CouplingFlow, batch: Batch, generator: torch.Generator | None, start: int
+    ) -> tuple[dict[str, Tensor], Sample | Draw, Distribution | None]:
         """The terms, the student's sample, and the teacher's law on it, from `start` on, where a term needs one."""
         noise = student.noise(batch.mel, generator=generator)
         # One voice for both: the teacher's source, where it has one, is in step with the student's.
         pitch, offset = batch.pitch, random_offset(batch, generator) if student.training else None
         with part("student"):
-            sample = student(noise, batch.mel, batch.speaker, pitch, offset)
+            voice = (pitch, offset) if isinstance(student, Student) else ()
+            sample = student(noise, batch.mel, batch.speaker, *voice)
         objective = self.objective(student, start)
         judged = other = None
         if objective.needs_teacher:
@@ -92,6 +94,10 @@ class Distillation:
             with part("contrastive"):
                 other = self.teacher(sample.wav, c2.mel, c2.speaker, c2.pitch, offset, start)
         return objective(sample, judged, batch.wav, generator, other), sample, judged
+
+    def _first(self, student: nn.Module, length: int) -> int:
+        """The first sample that counts: all of a coupling flow's, whose density is that of a whole signal."""
+        return 0 if isinstance(student, CouplingFlow) else first_scored(self.start, length)
 
     def _check_phones(self) -> None:
         """Raise UserError unless the perceptual term and its classifier come together, at one sample rate."""
@@ -118,7 +124,7 @@ class Distillation:
         return found
 
     @torch.no_grad()
-    def validate(self, student: Student, corpus: Corpus, clips: int) -> Validation:
+    def validate(self, student: Student | CouplingFlow, corpus: Corpus, clips: int) -> Validation:
         """The same terms on held-out clips (at most 4 s of each), signs of health, the first clip beside its recording.
 
         The signs are of the samples that the terms are of.
@@ -133,9 +139,9 @@ class Distillation:
             wav = load_clip(clip, audio)[None, :length].to(device)
             speaker = clip_speaker(clip, student.config, device)
             mel = student.log_mel(wav)
-            net = student.pitch or self.teacher.pitch
+            net = (student.pitch if isinstance(student, Student) else None) or self.teacher.pitch
             batch = Batch(wav, mel, speaker, None if net is None else net.predict(mel))
-            start = first_scored(self.start, wav.shape[1])
+            start = self._first(student, wav.shape[1])
             terms, made, judged = self._pass(student, batch, torch.Generator().manual_seed(number), start)
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + float(value) / len(chosen)

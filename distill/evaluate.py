@@ -18,6 +18,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from distill.clips import NamedClip, choose_clips, read_clips
+from distill.coupling import likelihood as coupling
+from distill.coupling.model import CouplingFlow
 from distill.intelligibility import Heard, Recogniser, spoken_words, word_rates
 from distill.intervals import pooled, students
 from distill.metrics import METRICS, SETS, choose, measure
@@ -156,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         informed |= from_recording(name, model)
     metrics = evaluate(clips, systems, audio, out, arguments.seed, informed=informed, metrics=arguments.metrics)
     for name, model in loaded.items():
-        if isinstance(model, Teacher):
+        if isinstance(model, Teacher | CouplingFlow):
             metrics["systems"][name]["likelihood"] = _likelihood(model, chosen)
     write_json(out / "metrics.json", metrics)
     page = write_report(
@@ -236,8 +238,8 @@ def _summary(rows: _Rows, heard: Mapping[str, Heard], recording: Mapping[str, He
     return summary | ({"heard": {clip: score._asdict() for clip, score in heard.items()}} if heard else {})
 
 
-def _likelihood(teacher: Teacher, clips: Sequence[Clip]) -> dict[str, float | None]:
-    score = held_out(teacher, clips)
+def _likelihood(model: Teacher | CouplingFlow, clips: Sequence[Clip]) -> dict[str, float | None]:
+    score = coupling.held_out(model, clips) if isinstance(model, CouplingFlow) else held_out(model, clips)
     values = {"nll": score.nll, "nll_density": score.nll_density, "bits": score.bits, "samples": score.samples}
     return {name: _finite(value) for name, value in values.items()}
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from distill.coupling.config import FlowConfig
+from distill.coupling.model import CouplingFlow
 from distill.latent.segmentvae import SegmentConfig, SegmentVAE
 from distill.phones.classifier import PhoneClassifier, PhoneConfig
 from distill.student import Student
@@ -23,11 +25,14 @@ from wavenet.weights import fill
 KINDS: dict[str, tuple[type[Any], type[Any]]] = {
     "teacher": (TeacherConfig, Teacher),
     "student": (StudentConfig, Student),
+    "flow": (FlowConfig, CouplingFlow),
     "pitch": (PitchConfig, PitchNet),
     "phones": (PhoneConfig, PhoneClassifier),
     "segmentvae": (SegmentConfig, SegmentVAE),
     "vectors": (VectorConfig, VectorModel),
 }
+# Those that make audio from a mel.
+VOCODERS = ("teacher", "student", "flow")
 
 
 def load(path: str | os.PathLike[str], device: str = "cpu") -> Any:
@@ -54,6 +59,6 @@ def load_vocoder(path: str | os.PathLike[str], device: str = "cpu") -> Any:
     """`load`, of what makes audio from a mel: raises UserError for the other kinds too."""
     model = load(path, device)
     for kind, (_, model_class) in KINDS.items():
-        if kind not in ("teacher", "student") and isinstance(model, model_class):
-            raise UserError(f"{path}: found a model of kind {kind!r}, expected a teacher or a student")
+        if kind not in VOCODERS and isinstance(model, model_class):
+            raise UserError(f"{path}: found a model of kind {kind!r}, expected one of {', '.join(VOCODERS)}")
     return model

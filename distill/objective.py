@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 
 from distill import kl
 from distill.contrastive import bounded
+from distill.coupling.model import Draw
 from distill.perceptual import perceptual_terms
 from distill.phones.classifier import PhoneClassifier
 from distill.spectral import mel_distance, power_loss, stft_terms
@@ -43,7 +44,8 @@ class ObjectiveConfig:
     [nats]; power: squared distance of powers averaged over time, windows of power_size; perceptual: feature +
     style_weight style of a phone classifier.
     kl_estimator: conditional (fresh draws of each x_t; closed form for a Gaussian pair) or log_ratio (log q - log p_t
-    at the sample itself). draws: stratified draws per sample for the cross entropy against a mixture.
+    at the sample itself: all that a coupling flow has). draws: stratified draws per sample for the cross entropy
+    against a mixture.
     """
 
     weights: dict[str, float] = dataclasses.field(default_factory=lambda: {"kl": 1.0, "stft": 30.0})
@@ -113,7 +115,7 @@ class Objective:
 
     def __call__(
         self,
-        sample: Sample,
+        sample: Sample | Draw,
         teacher: Distribution | None,
         recording: Tensor,
         generator: torch.Generator | None,
@@ -135,14 +137,13 @@ class Objective:
 
     def _divergences(
         self,
-        sample: Sample,
+        sample: Sample | Draw,
         teacher: Distribution,
         other: Distribution | None,
         generator: torch.Generator | None,
         terms: dict[str, Tensor],
         parts: dict[str, Tensor],
     ) -> None:
-        student = self._scored(sample.distribution)
         teachers = [teacher] if other is None else [teacher, other]
         entropy, crossed = self._estimate(sample, teachers, generator)
         terms["kl"] = parts["kl/kl"] = (crossed[0] - entropy).mean()
@@ -151,15 +152,23 @@ class Objective:
             apart = crossed[1] - entropy
             terms["contrastive"] = -self.config.contrastive_gamma * bounded(apart, self.config.contrastive_cap).mean()
             parts["contrastive/kl"] = apart.mean()
+        if isinstance(sample, Draw):
+            return
+        student = self._scored(sample.distribution)
         if isinstance(student, Gaussian) and isinstance(teacher, Gaussian):
             terms["regulariser"] = parts["kl/regulariser"] = kl.scale_regulariser(student, teacher).mean()
         at_floor = (student.log_scale < self.scale_floor + 0.1).to(entropy.dtype).mean()
         parts["student/scales_at_floor"] = at_floor
 
     def _estimate(
-        self, sample: Sample, teachers: Sequence[Distribution], generator: torch.Generator | None
+        self, sample: Sample | Draw, teachers: Sequence[Distribution], generator: torch.Generator | None
     ) -> tuple[Tensor, list[Tensor]]:
         """H(p_s) (B,) and H(p_s, p) (B,) for each of the teachers, at the same draws [nats/sample]."""
+        if isinstance(sample, Draw):
+            require(self.start == 0, "start", self.start, "0: only the whole of a coupling flow's signal has a density")
+            log_q = kl.flow_log_density(sample.base, sample.noise, sample.log_det)
+            crossed = [kl.cross_entropy_at(sample.wav[None], law).mean(1) for law in teachers]
+            return -log_q / sample.wav.shape[1], crossed
         student, start = self._scored(sample.distribution), self.start
         if self.config.kl_estimator == "log_ratio":
             zero = sample.noise.new_zeros(())

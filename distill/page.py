@@ -105,7 +105,7 @@ def likelihood_table(metrics: dict[str, Any]) -> str:
         if (found := system.get("likelihood"))
     )
     heading = "Held-out negative log-likelihood"
-    table = _table(heading, _heads("teacher", "nats / sample ↓", "bits / sample ↓", "samples"), rows)
+    table = _table(heading, _heads("model", "nats / sample ↓", "bits / sample ↓", "samples"), rows)
     return f"<section>\n<h2>{heading}</h2>\n{table}\n</section>" if rows else ""
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.flows.autoregressive import IAF
-from distill.flows.base import Chain, log_prob
+from distill.flows.base import Chain, draw, log_prob, require_length
 from distill.flows.emphasis import DeEmphasis
 from distill.flows.source_filter import SourceFilter
 from wavenet.config import StudentConfig, require
@@ -96,9 +96,7 @@ class Student(nn.Module):
 
     def noise(self, mel: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         """z (B, T) for mel (B, M, F), from a CPU generator; temperature scales it."""
-        length = mel.shape[2] * self.config.audio.hop_length
-        uniform = torch.rand(mel.shape[0], length, 1, generator=generator, dtype=mel.dtype).to(mel.device)
-        return self.base(mel).transform(uniform, temperature)
+        return draw(self.base(mel), mel, self.config.audio.hop_length, temperature, generator)
 
     def forward(
         self,
@@ -114,7 +112,7 @@ class Student(nn.Module):
         start [cycles].
         """
         cond = self.conditioning(mel, speaker, pitch, offset)
-        _require_length("noise", noise, cond)
+        require_length("noise", noise, cond.length)
         signal, loc, log_scale = noise, torch.zeros_like(noise), torch.zeros_like(noise)
         for flow in self._steps():
             m, log_s = flow.affine(signal, cond)
@@ -210,7 +208,7 @@ class Student(nn.Module):
     def log_prob(self, wav: Tensor, mel: Tensor, speaker: Tensor | None = None, pitch: Pitch | None = None) -> Tensor:
         """Exact log density of wav (B, T) given mel (B, M, F), in nats (B,), by the sequential inverse."""
         cond = self.conditioning(mel, speaker, pitch)
-        _require_length("wav", wav, cond)
+        require_length("wav", wav, cond.length)
         return log_prob(self.chain, self.base(wav), wav, cond)
 
     @property
@@ -235,9 +233,3 @@ class Student(nn.Module):
     def _steps(self) -> list[SourceFilter | IAF]:
         prior = [] if self.prior is None else [self.prior]
         return [*prior, *self.iafs]
-
-
-def _require_length(name: str, signal: Tensor, cond: Conditioning) -> None:
-    if signal.dim() != 2 or signal.shape[1] != cond.length:
-        expected = f"(B, {cond.length}), the mel's frames x hop_length"
-        raise UserError(f"{name}: found shape {tuple(signal.shape)}, expected {expected}")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jsonargparse
 import torch
+import yaml
 from torch import nn
 
 from distill import models
+from distill.coupling.config import FlowConfig
+from distill.coupling.model import CouplingFlow
 from distill.diagnoses import HealthConfig
 from distill.distillation import Distillation
 from distill.gate import check_teacher, linear_prediction_baseline, residual_baseline
@@ -22,7 +27,7 @@ from distill.student import Student
 from wavenet import checkpoint
 from wavenet.adaptation import Initial
 from wavenet.arguments import parse_arguments, to_dict
-from wavenet.config import AudioConfig, DataConfig, PitchConfig, StudentConfig, TrainConfig
+from wavenet.config import AudioConfig, DataConfig, PitchConfig, StudentConfig, TrainConfig, require
 from wavenet.data import Corpus, CropDataset
 from wavenet.device import resolve_device
 from wavenet.errors import UserError, command
@@ -43,12 +48,29 @@ class StudentRecipe(StudentConfig):
     pitch: PitchConfig | None = None  # type: ignore[assignment]
 
 
+@dataclasses.dataclass(frozen=True)
+class FlowRecipe(FlowConfig):
+    """A coupling flow as a student, as its recipe states it; the rest is the teacher's."""
+
+    audio: AudioConfig | None = None  # type: ignore[assignment]
+    speakers: int | None = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Nothing yet: what fits is known with the teacher's audio settings."""
+
+
+RECIPES: dict[str, type[Any]] = {"student": StudentRecipe, "flow": FlowRecipe}
+
+
 @command("distill-train")
 def main(argv: Sequence[str] | None = None) -> int:
     """Distil a student: --config RECIPE.yaml --teacher RUN --data.root DIR --out RUN2. The same command resumes."""
     parser = jsonargparse.ArgumentParser(prog="distill-train", description=main.__doc__)
     parser.add_argument("--config", action="config", help="a recipe, e.g. configs/student_mol.yaml")
-    parser.add_argument("--model", type=StudentRecipe, default=StudentRecipe())
+    kinds = ", ".join(RECIPES)
+    parser.add_argument("--kind", type=str, choices=tuple(RECIPES), default="student", help=f"of student: {kinds}")
+    recipe = RECIPES.get(_kind(argv), StudentRecipe)
+    parser.add_argument("--model", type=recipe, default=recipe())
     parser.add_argument("--objective", type=ObjectiveConfig, default=ObjectiveConfig())
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument("--train", type=TrainConfig, default=TrainConfig())
@@ -76,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train_student(
-    recipe: StudentRecipe,
+    recipe: StudentRecipe | FlowRecipe,
     objective: ObjectiveConfig,
     data: DataConfig,
     config: TrainConfig,
@@ -101,19 +123,23 @@ def train_student(
     if teacher.config.distribution.kind == "mulaw":
         # Its density is constant over each class: no gradient tells the student where to move.
         raise UserError(f"{teacher_path}: found a mulaw teacher, expected mol or gaussian, which have a smooth density")
-    model_config = adopt(recipe, teacher)
-    initial = None if init is None else Initial(init, "student", run)
+    model_config = adopt_flow(recipe, teacher) if isinstance(recipe, FlowRecipe) else adopt(recipe, teacher)
+    kind = "flow" if isinstance(model_config, FlowConfig) else "student"
+    lawful = kind == "student" or objective.kl_estimator == "log_ratio" or "kl" not in objective.weights
+    expected = "log_ratio: a coupling flow has no law of x_t given its past"
+    require(lawful, "objective.kl_estimator", objective.kl_estimator, expected)
+    initial = None if init is None else Initial(init, kind, run)
     net = _pitch_network(model_config, teacher, pitch, initial)
-    if net is not None and model_config.prior == "source_filter":
+    if net is not None and isinstance(model_config, StudentConfig) and _filtering(model_config):
         model_config = dataclasses.replace(model_config, pitch=net.config)
     corpus = open_training_corpus(data, model_config.audio)
     check_speakers(model_config, corpus)
     _gate(teacher, corpus, data.validation_clips, str(teacher_path), force)
     torch.manual_seed(config.seed)
-    model = Student(model_config)
+    model = CouplingFlow(model_config) if isinstance(model_config, FlowConfig) else Student(model_config)
     if initial is None:
         print(warm_start(model, teacher), file=sys.stderr)
-        if model.pitch is not None and net is not None:
+        if isinstance(model, Student) and model.pitch is not None and net is not None:
             model.pitch.load_state_dict(net.state_dict())
     elif not (run / checkpoint.FILE_NAME).exists():
         print(initial.into(model), file=sys.stderr)
@@ -127,11 +153,11 @@ def train_student(
     distillation.long_enough(corpus.dev, model_config.audio)  # known now, not at the first validation
 
     def validate(average: nn.Module) -> Validation:
-        assert isinstance(average, Student)
+        assert isinstance(average, Student | CouplingFlow)
         return distillation.validate(average, corpus, data.validation_clips)
 
     task = Task(
-        kind="student",
+        kind=kind,
         model=model,
         model_config=to_dict(model_config),
         loss=distillation.loss,
@@ -153,11 +179,36 @@ def train_student(
     return train(task, config, batches, data.workers, run)
 
 
+def _kind(argv: Sequence[str] | None) -> str:
+    """What the command line or its recipe says of `kind`: known first, for the model's settings hang on it."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("--kind", "--config"):
+        early.add_argument(name)
+    try:
+        said, _ = early.parse_known_args(argv)
+        stated = yaml.safe_load(Path(said.config).read_text(encoding="utf-8")) if said.config else {}
+    except (argparse.ArgumentError, OSError, UnicodeDecodeError, yaml.YAMLError):
+        return "student"  # whichever: the command's own parser says what is wrong
+    return said.kind or (str(stated.get("kind", "student")) if isinstance(stated, dict) else "student")
+
+
 def adopt(config: StudentRecipe, teacher: Teacher) -> StudentConfig:
     """The student's configuration with what must be the teacher's: audio, speakers, and the level unless it is given.
 
     Audio settings are typed in once, with the teacher. A recipe that states others raises UserError.
     """
+    pitch = PitchConfig(audio=teacher.config.audio) if config.pitch is None else config.pitch
+    return StudentConfig(**_adopted(config, teacher) | {"pitch": pitch})
+
+
+def adopt_flow(config: FlowRecipe, teacher: Teacher) -> FlowConfig:
+    """The same for a coupling flow. Raises UserError for linear prediction, whose synthesis has no gradient."""
+    order = config.linear_prediction
+    require(order == 0, "model.linear_prediction", order, "0 for a student: its synthesis is not differentiable")
+    return FlowConfig(**_adopted(config, teacher))
+
+
+def _adopted(config: StudentRecipe | FlowRecipe, teacher: Teacher) -> dict[str, Any]:
     stated = {} if config.audio is None else dataclasses.asdict(config.audio)
     for name, ours in stated.items():
         theirs = getattr(teacher.config.audio, name)
@@ -180,26 +231,29 @@ def adopt(config: StudentRecipe, teacher: Teacher) -> StudentConfig:
         "speakers": teacher.config.speakers,
         "speaker_names": teacher.config.speaker_names,
         "speaker_channels": teacher.config.speaker_channels,
-        "pitch": PitchConfig(audio=teacher.config.audio) if config.pitch is None else config.pitch,
     }
-    return StudentConfig(**own | adopted)
+    return own | adopted
 
 
 def _pitch_network(
-    config: StudentConfig, teacher: Teacher, path: str | None, initial: Initial | None
+    config: StudentConfig | FlowConfig, teacher: Teacher, path: str | None, initial: Initial | None
 ) -> PitchNet | None:
     """Where F0 comes from: --init, the run that is named, or the teacher's own network; None where nothing needs F0."""
     if initial is not None and path is not None:
         raise UserError(f"--pitch: found {path}, expected none with --init, which brings its own")
-    if config.prior == "none" and path is not None:
+    if not _filtering(config) and path is not None:
         raise UserError(f"--pitch: found {path}, expected none for a student without a prior")
     if path is not None:
         return load_pitch(path, config.audio)
-    if initial is not None and config.prior == "source_filter":
+    if initial is not None and _filtering(config):
         return initial.pitch()
-    if config.prior == "source_filter" and teacher.pitch is None:
+    if _filtering(config) and teacher.pitch is None:
         raise UserError("--pitch: found none, expected a run of wavenet-train-pitch, for the prior needs F0")
     return teacher.pitch
+
+
+def _filtering(config: StudentConfig | FlowConfig) -> bool:
+    return isinstance(config, StudentConfig) and config.prior == "source_filter"
 
 
 def _classifier(path: str, objective: ObjectiveConfig, device: str) -> PhoneClassifier:
@@ -211,12 +265,14 @@ def _classifier(path: str, objective: ObjectiveConfig, device: str) -> PhoneClas
     return found
 
 
-def warm_start(student: Student, teacher: Teacher) -> str:
+def warm_start(student: Student | CouplingFlow, teacher: Teacher) -> str:
     """Start the student's frame-rate network from the teacher's where sizes agree; returns a line that says which."""
     student.upsample.set_statistics(teacher.upsample.mean, teacher.upsample.std)
-    if not student.config.warm_start:
+    if isinstance(student, Student) and not student.config.warm_start:
         return "student's frame-rate network: fresh"
     ours, theirs = student.upsample.state_dict(), teacher.upsample.state_dict()
+    if isinstance(student, CouplingFlow):
+        theirs["kernel"] = ours["kernel"]  # interpolation to squeezed time, which the teacher does not know
     if {name: value.shape for name, value in ours.items()} != {name: value.shape for name, value in theirs.items()}:
         return "student's frame-rate network: fresh (its sizes are not the teacher's)"
     student.upsample.load_state_dict(theirs)

@@ -44,7 +44,20 @@ def gradients(output: torch.Tensor, inputs: dict[str, torch.Tensor]) -> dict[str
     ids=["kernel 1", "kernel 2", "kernel 3", "one layer", "long dilations"],
 )
 def test_equals_the_blocks_in_value_and_gradient(config, conditioned, first):
-    stack = randomise(Stack(config, 2, 3, 5 if conditioned else 0).double())
+    compare(Stack(config, 2, 3, 5 if conditioned else 0), conditioned, first)
+
+
+@pytest.mark.parametrize("first", [0, 21])
+@pytest.mark.parametrize("conditioned", [False, True])
+@pytest.mark.parametrize(
+    "config", [small_stack(kernel_size=3), small_stack(5, 1), StackConfig(1, 8, 3, 3, 4, 2)], ids=["3", "5", "long"]
+)
+def test_centred_layers_equal_their_blocks_too(config, conditioned, first):
+    compare(Stack(config, 2, 3, 5 if conditioned else 0, centred=True), conditioned, first)
+
+
+def compare(stack: Stack, conditioned: bool, first: int) -> None:
+    stack = randomise(stack.double())
     signal = torch.randn(2, 2, HOP * FRAMES, dtype=torch.float64).requires_grad_()
     cond = conditioning() if conditioned else None
     inputs = dict(stack.named_parameters()) | {"signal": signal}

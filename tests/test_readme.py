@@ -39,6 +39,7 @@ ENTRY_POINTS = {
     "distill-benchmark": "distill.benchmark",
     "distill-export": "distill.export",
     "distill-ship": "distill.ship",
+    "distill-train-flow": "distill.coupling.train",
     "distill-train-segments": "distill.latent.train",
     "distill-latent-table": "distill.latent.table",
     "distill-imagine": "distill.latent.imagine",

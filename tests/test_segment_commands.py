@@ -186,5 +186,6 @@ def test_a_vae_of_segments_is_no_vocoder(place, tmp_path, capsys):
     assert synthesize([str(place / "run"), "mel.npy", "--out", str(tmp_path)]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines == [
-        f"distill-synthesize: {place / 'run'}: found a model of kind 'segmentvae', expected a teacher or a student"
+        f"distill-synthesize: {place / 'run'}: found a model of kind 'segmentvae', "
+        "expected one of teacher, student, flow"
     ]

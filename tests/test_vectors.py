@@ -113,7 +113,7 @@ def test_commands_for_audio_refuse_it_in_one_line(tmp_path, capsys):
     assert synthesize.main([str(path), data_folder, "--out", out]) == 2
     assert evaluate.main([str(path), "--data", data_folder, "--out", out]) == 2
     for line in capsys.readouterr().err.splitlines():
-        assert "kind 'vectors', expected a teacher or a student" in line
+        assert "kind 'vectors', expected one of teacher, student, flow" in line
 
 
 def test_diagonal_whitening_leaves_the_correlations():

@@ -39,39 +39,49 @@ class Layers(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Span:
-    """Where a layer of one dilation works: samples [first, T), from an input that begins at sample `source`."""
+    """Where a layer of one dilation works: samples [first, T), from an input that begins at sample `source`.
+
+    ahead: how many of its taps look ahead.
+    """
 
     first: int
     source: int
     dilation: int
+    ahead: int
 
     def taps(self, count: int, length: int) -> list[tuple[int, int, int, int]]:
-        """(tap, first output, first input, samples) of each tap that reaches a sample, outputs counted from `first`."""
+        """(tap, first output, first input, samples) of each tap that reaches a sample, outputs counted from `first`.
+
+        The present one comes last: it reaches all.
+        """
         found = []
-        for tap in range(count):
-            place = self.first - (count - 1 - tap) * self.dilation - self.source
-            size = length - self.first - max(0, -place)
+        present = count - 1 - self.ahead
+        for tap in sorted(range(count), key=present.__eq__):
+            place = self.first - (present - tap) * self.dilation - self.source
+            size = min(length - self.first, length - self.source - place) - max(0, -place)
             if size > 0:
                 found.append((tap, max(0, -place), max(0, place), size))
         return found
 
 
-def gated_layers(hidden: Tensor, layers: Layers, dilations: list[int], first: int = 0) -> Tensor:
+def gated_layers(hidden: Tensor, layers: Layers, dilations: list[int], first: int = 0, ahead: int = 0) -> Tensor:
     """hidden (B, R, T) -> sum of the skips (B, S, T - first), of the samples first, ..., T - 1 alone.
+
+    ahead: how many taps of each layer look ahead (0: causal).
 
     Layers compute what those samples depend on and no more, in whole frames of hop samples. Differentiable once,
     in reverse; torch.func and forward mode take the blocks one by one (Stack.forward).
     """
-    skips: Tensor = _GatedLayers.apply(hidden, *layers, tuple(dilations), first)
+    skips: Tensor = _GatedLayers.apply(hidden, *layers, tuple(dilations), first, ahead)
     return skips
 
 
-def _spans(dilations: tuple[int, ...], taps: int, hop: int, first: int) -> list[_Span]:
+def _spans(dilations: tuple[int, ...], taps: int, hop: int, first: int, ahead: int) -> list[_Span]:
     spans = []
     for dilation in reversed(dilations):
         begin = first // hop * hop
-        first = max(0, begin - (taps - 1) * dilation)
-        spans.append(_Span(begin, first // hop * hop, dilation))
+        first = max(0, begin - (taps - 1 - ahead) * dilation)
+        spans.append(_Span(begin, first // hop * hop, dilation, ahead))
     return spans[::-1]
 
 
@@ -87,11 +97,12 @@ class _GatedLayers(torch.autograd.Function):
         bias: Tensor,
         dilations: tuple[int, ...],
         first: int,
+        ahead: int,
     ) -> Tensor:
         batch, residual, length = hidden.shape
         count, gate = taps.shape[1], taps.shape[2]
         half, hop = gate // 2, kernel.shape[1]
-        spans = _spans(dilations, count, hop, first)
+        spans = _spans(dilations, count, hop, first, ahead)
         hidden = hidden[:, :, spans[0].source :]
         total = bias[:, residual:].sum(0)[:, None].expand(batch, -1, length - first).contiguous()
         kept = []
@@ -99,7 +110,8 @@ class _GatedLayers(torch.autograd.Function):
             frames = rows[layer, :, :, span.first // hop :]
             gates = torch.mm(frames.reshape(-1, frames.shape[-1]), kernel).view(batch, gate, -1)
             for tap, to, source, size in span.taps(count, length):
-                gates[:, :, to:].baddbmm_(_each(taps[layer, tap], batch), hidden[:, :, source : source + size])
+                read = hidden[:, :, source : source + size]
+                gates[:, :, to : to + size].baddbmm_(_each(taps[layer, tap], batch), read)
             gates[:, :half].tanh_()
             gates[:, half:].sigmoid_()
             content = gates[:, :half] * gates[:, half:]
@@ -110,7 +122,7 @@ class _GatedLayers(torch.autograd.Function):
                 hidden = torch.add(bias[layer, :residual, None], passed, alpha=_ROOT_HALF)
                 hidden.baddbmm_(_each(mix[layer, :residual], batch), content)
         ctx.save_for_backward(rows, kernel, taps, mix, *kept)
-        ctx.dilations, ctx.first, ctx.length = dilations, first, length
+        ctx.dilations, ctx.first, ctx.ahead, ctx.length = dilations, first, ahead, length
         return total
 
     @staticmethod
@@ -120,7 +132,7 @@ class _GatedLayers(torch.autograd.Function):
         need_hidden, need_rows, need_kernel, need_taps, need_mix, need_bias = ctx.needs_input_grad[:6]
         batch, gate, length = len(grad), taps.shape[2], ctx.length
         count, residual, half, hop = taps.shape[1], taps.shape[3], gate // 2, kernel.shape[1]
-        spans = _spans(ctx.dilations, count, hop, ctx.first)
+        spans = _spans(ctx.dilations, count, hop, ctx.first, ctx.ahead)
         d_rows = torch.zeros_like(rows) if need_rows else None
         d_kernel = torch.zeros_like(kernel) if need_kernel else None
         d_taps = torch.zeros_like(taps) if need_taps else None
@@ -150,16 +162,17 @@ class _GatedLayers(torch.autograd.Function):
                 d_kernel.addmm_(frames.reshape(-1, frames.shape[-1]).mT, flat)
             d_hidden = both[:, :residual]
             for tap, to, source, size in reversed(span.taps(count, length)):
-                part = d_gates[:, :, to:]
+                part = d_gates[:, :, to : to + size]
                 if d_taps is not None:
                     d_taps[layer, tap] = torch.bmm(part, hidden[:, :, source : source + size].mT).sum(0)
                 if layer or need_hidden:
                     place = span.source + source
-                    # The newest tap comes first and covers the span: it scales what the residual hands down.
-                    beta = _ROOT_HALF if tap == count - 1 else 1.0
+                    # The present tap comes first and covers the span: it scales what the residual hands down.
+                    beta = _ROOT_HALF if tap == count - 1 - ctx.ahead else 1.0
                     into = d_hidden[:, :, place : place + size]
                     into.baddbmm_(_each(taps[layer, tap].mT, batch), part, beta=beta)
-        return (both[:, :residual] if need_hidden else None), d_rows, d_kernel, d_taps, d_mix, d_bias, None, None
+        d_first = both[:, :residual] if need_hidden else None
+        return d_first, d_rows, d_kernel, d_taps, d_mix, d_bias, None, None, None
 
 
 def _gate_gradient(gates: Tensor, content: Tensor, d_content: Tensor, half: int) -> Tensor:

@@ -24,23 +24,41 @@ def soft_floor(value: Tensor, floor: float) -> Tensor:
     return floor + F.softplus(value - floor)
 
 
-class CausalConv1d(nn.Conv1d):
-    """Convolution whose output at t sees inputs t, t - d, ..., t - (k - 1) d: (B, C, T) -> (B, O, T)."""
+def soft_clamp(value: Tensor, low: float, high: float) -> Tensor:
+    """Softly inside (low, high), with a gradient everywhere; = value far from both."""
+    return soft_floor(-soft_floor(-value, -high), low)
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1, bias: bool = True):
+
+class CausalConv1d(nn.Conv1d):
+    """Convolution whose output at t sees inputs t, t - d, ..., t - (k - 1) d: (B, C, T) -> (B, O, T).
+
+    ahead: so many of the k taps look ahead instead, and the output sees t + ahead d, ..., t + (ahead - k + 1) d.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        dilation: int = 1,
+        bias: bool = True,
+        ahead: int = 0,
+    ) -> None:
         # A kernel of one has no dilation to speak of; 2 keeps torch off its slow undilated path on a CPU.
         super().__init__(in_channels, out_channels, kernel_size, dilation=dilation if kernel_size > 1 else 2, bias=bias)
         self.reach = (kernel_size - 1) * dilation
+        self.future = ahead * dilation
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, T) -> (B, O, T)."""
         if self.kernel_size == (1,):  # a matrix product, on a CPU much faster as such than as a convolution
             weight = self.weight[:, :, 0].expand(input.shape[0], -1, -1)  # len() would fix it in an export
             return torch.bmm(weight, input) if self.bias is None else torch.baddbmm(self.bias[:, None], weight, input)
-        return super().forward(F.pad(input, (self.reach, 0)))
+        return super().forward(F.pad(input, (self.reach - self.future, self.future)))
 
     def stepper(self, batch: int) -> Callable[[Tensor], Tensor]:
         """A callable (B, C) -> (B, O) for consecutive samples, starting from silence before the first."""
+        assert self.future == 0, "what looks ahead has no next sample"
         weight = self.weight.detach().permute(0, 2, 1).reshape(self.out_channels, -1).contiguous()
         bias = None if self.bias is None else self.bias.detach()
         if self.reach == 0:
@@ -68,11 +86,17 @@ class GatedBlock(nn.Module):
     """
 
     def __init__(
-        self, residual_channels: int, gate_channels: int, skip_channels: int, kernel_size: int, dilation: int
+        self,
+        residual_channels: int,
+        gate_channels: int,
+        skip_channels: int,
+        kernel_size: int,
+        dilation: int,
+        ahead: int = 0,
     ) -> None:
         super().__init__()
         self.sizes = [residual_channels, skip_channels]
-        self.dilated = CausalConv1d(residual_channels, gate_channels, kernel_size, dilation)
+        self.dilated = CausalConv1d(residual_channels, gate_channels, kernel_size, dilation, ahead=ahead)
         self.output = CausalConv1d(gate_channels // 2, residual_channels + skip_channels, 1)
 
     def forward(self, hidden: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from wavenet.config import StudentConfig, TeacherConfig
 from wavenet.data import Batch, Clip, load_clip
 from wavenet.device import full_precision
 from wavenet.errors import UserError
 from wavenet.stopwatch import part
 from wavenet.teacher import Teacher
+
+
+class Speaking(Protocol):
+    """Settings of a model that may know several speakers (0: it has one voice and no names)."""
+
+    @property
+    def speakers(self) -> int:
+        """How many."""
+
+    @property
+    def speaker_names(self) -> list[str]:
+        """Their names, by index."""
 
 
 class HeldOut(NamedTuple):
@@ -81,9 +92,7 @@ def speaker_index(name: str, names: Sequence[str], device: torch.device | str = 
     return torch.tensor([list(names).index(name)], device=device)
 
 
-def clip_speaker(
-    clip: Clip, config: TeacherConfig | StudentConfig, device: torch.device | str = "cpu"
-) -> Tensor | None:
+def clip_speaker(clip: Clip, config: Speaking, device: torch.device | str = "cpu") -> Tensor | None:
     """The clip's speaker for a model of several, (1,) int64, else None; UserError names the clip."""
     if not config.speakers:
         return None

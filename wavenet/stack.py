@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from wavenet.config import StackConfig
+from wavenet.config import StackConfig, require
 from wavenet.gates import Layers, gated_layers
 from wavenet.layers import CausalConv1d, GatedBlock
 from wavenet.upsample import Conditioning
@@ -22,16 +22,34 @@ class Stack(nn.Module):
     The shift that makes a conditioner strictly causal (x_{<t}) belongs to whoever calls the stack: the teacher
     and the flows. `receptive_field`: the output at t sees exactly x_{t - receptive_field + 1}, ..., x_t. The sum of the
     L skips is scaled by 1 / sqrt(L).
+
+    centred: every convolution looks as far ahead as back, so the output at t sees x_{t - r}, ..., x_{t + r} with
+    2 r + 1 = receptive_field. For what conditions on a whole signal, such as coupling layers; kernel_size is then odd.
     """
 
-    def __init__(self, config: StackConfig, in_channels: int, out_channels: int, cond_channels: int = 0) -> None:
+    def __init__(
+        self,
+        config: StackConfig,
+        in_channels: int,
+        out_channels: int,
+        cond_channels: int = 0,
+        centred: bool = False,
+    ) -> None:
         super().__init__()
+        odd = config.kernel_size % 2 == 1
+        require(odd or not centred, "stack.kernel_size", config.kernel_size, "an odd number where nothing is causal")
         self.config = config
+        self.ahead = config.kernel_size // 2 if centred else 0
         dilations = config.dilations
-        self.input = CausalConv1d(in_channels, config.residual_channels, config.kernel_size)
+        self.input = CausalConv1d(in_channels, config.residual_channels, config.kernel_size, ahead=self.ahead)
         self.blocks = nn.ModuleList(
             GatedBlock(
-                config.residual_channels, config.gate_channels, config.skip_channels, config.kernel_size, dilation
+                config.residual_channels,
+                config.gate_channels,
+                config.skip_channels,
+                config.kernel_size,
+                dilation,
+                self.ahead,
             )
             for dilation in dilations
         )
@@ -117,7 +135,7 @@ class Stack(nn.Module):
             dtype = torch.get_autocast_dtype(device)
             hidden, layers = hidden.to(dtype), Layers(*(part.to(dtype) for part in layers))
         with torch.autocast(device, enabled=False):
-            return gated_layers(hidden, layers, self.config.dilations, first)
+            return gated_layers(hidden, layers, self.config.dilations, first, self.ahead)
 
     def _layers(self, cond: Conditioning | None, like: Tensor) -> Layers:
         """The blocks' weights as `gated_layers` takes them: the scalings of the sums are in the weights."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jsonargparse
 import torch
@@ -15,10 +16,10 @@ from torch import nn
 from wavenet import checkpoint
 from wavenet.adaptation import Initial
 from wavenet.arguments import from_dict, parse_arguments, to_dict
-from wavenet.config import AudioConfig, DataConfig, StudentConfig, TeacherConfig, TrainConfig
-from wavenet.data import Corpus, CropDataset, load_clip, open_corpus
+from wavenet.config import AudioConfig, DataConfig, TeacherConfig, TrainConfig
+from wavenet.data import Clip, Corpus, CropDataset, load_clip, open_corpus
 from wavenet.errors import UserError, command
-from wavenet.likelihood import clip_speaker, held_out, likelihood_loss
+from wavenet.likelihood import HeldOut, Speaking, clip_speaker, held_out, likelihood_loss
 from wavenet.pitch.load import load_pitch, with_pitch
 from wavenet.statistics import corpus_statistics
 from wavenet.teacher import Teacher
@@ -66,7 +67,7 @@ def train_teacher(
         raise UserError(f"--pitch: found {pitch}, expected none for a teacher without model.source")
     corpus = open_training_corpus(data, model_config.audio)
     torch.manual_seed(config.seed)
-    model_config, model = build_teacher(model_config, corpus, run)
+    model_config, model = build_measured(Teacher, "teacher", model_config, corpus, run)
     if model.pitch is not None and net is not None:
         model.pitch.load_state_dict(net.state_dict())
     if initial is not None and not (run / checkpoint.FILE_NAME).exists():
@@ -79,7 +80,7 @@ def train_teacher(
 
     def validate(average: nn.Module) -> Validation:
         assert isinstance(average, Teacher)
-        return validate_teacher(average, corpus, data.validation_clips, config.sample_seconds)
+        return validate_likelihood(average, held_out, corpus, data.validation_clips, config.sample_seconds)
 
     task = Task(
         kind="teacher",
@@ -111,29 +112,29 @@ def open_training_corpus(data: DataConfig, audio: AudioConfig) -> Corpus:
     return corpus
 
 
-def build_teacher(config: TeacherConfig, corpus: Corpus, run: Path) -> tuple[TeacherConfig, Teacher]:
-    """A fresh teacher with level and mel statistics measured; for a run that exists, with the level stored there."""
+def build_measured(model: Callable[[Any], Any], kind: str, config: Any, corpus: Corpus, run: Path) -> tuple[Any, Any]:
+    """Configuration and a fresh model(config), level and mel statistics measured; a run that exists keeps its level."""
     stored = run / checkpoint.FILE_NAME
     if stored.exists():
         found = checkpoint.load(stored)
-        if found.kind == "teacher":
-            known = from_dict(TeacherConfig, found.config)
+        if found.kind == kind:
+            known = from_dict(type(config), found.config)
             gain = known.gain if config.gain is None else config.gain
             config = dataclasses.replace(config, gain=gain, speaker_names=known.speaker_names)
         check_speakers(config, corpus)
-        return config, Teacher(config)
+        return config, model(config)
     if config.speakers and not config.speaker_names:
         config = dataclasses.replace(config, speaker_names=corpus.speakers)
     check_speakers(config, corpus)
     gain, mean, std = corpus_statistics(corpus.train, config.audio, config.pre_emphasis)
     if config.gain is None:
         config = dataclasses.replace(config, gain=float(f"{gain:.6g}"))
-    model = Teacher(config)
-    model.upsample.set_statistics(mean, std)
-    return config, model
+    fresh = model(config)
+    fresh.upsample.set_statistics(mean, std)
+    return config, fresh
 
 
-def check_speakers(config: TeacherConfig | StudentConfig, corpus: Corpus) -> None:
+def check_speakers(config: Speaking, corpus: Corpus) -> None:
     """A model of several speakers keeps their names, so that a voice stays itself on any corpus; else UserError."""
     if not config.speakers:
         return
@@ -143,10 +144,16 @@ def check_speakers(config: TeacherConfig | StudentConfig, corpus: Corpus) -> Non
         clip_speaker(clip, config)
 
 
-def validate_teacher(model: Teacher, corpus: Corpus, clips: int, sample_seconds: float) -> Validation:
+def validate_likelihood(
+    model: Any,
+    likelihood: Callable[[Any, Sequence[Clip]], HeldOut],
+    corpus: Corpus,
+    clips: int,
+    sample_seconds: float,
+) -> Validation:
     """Held-out likelihood, and a recording next to what the model itself says on the same mel."""
     chosen = corpus.dev[:clips]
-    score = held_out(model, chosen)
+    score = likelihood(model, chosen)
     audio, device = model.config.audio, next(model.parameters()).device
     frames = max(1, round(sample_seconds * audio.sample_rate / audio.hop_length))
     wav = load_clip(chosen[0], audio)[None].to(device)

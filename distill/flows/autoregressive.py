@@ -13,7 +13,7 @@ from torch import Tensor
 from distill.flows.base import Flow, Inverse
 from wavenet.config import StackConfig
 from wavenet.fused.availability import expect_compiler
-from wavenet.layers import shift_right, soft_floor
+from wavenet.layers import shift_right, soft_clamp
 from wavenet.stack import Stack
 from wavenet.upsample import Conditioning
 
@@ -89,7 +89,7 @@ class IAF(Flow):
     def bounded(self, params: Tensor) -> tuple[Tensor, Tensor]:
         """loc (B, T) and log_scale (B, T), softly inside its range, from what the network gives, (B, 2, T)."""
         loc, raw = params.unbind(1)
-        return loc, soft_floor(-soft_floor(-raw, -self.high), self.low)
+        return loc, soft_clamp(raw, self.low, self.high)
 
 
 class MAF(Inverse):

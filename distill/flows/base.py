@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from wavenet.distributions.base import NoiseDriven
+from wavenet.errors import UserError
 from wavenet.upsample import Conditioning
 
 
@@ -62,6 +64,21 @@ class Inverse(Flow):
         """The inner flow's forward."""
         result: tuple[Tensor, Tensor] = self.flow(signal, cond)
         return result
+
+
+def draw(
+    base: NoiseDriven, mel: Tensor, hop_length: int, temperature: float = 1.0, generator: torch.Generator | None = None
+) -> Tensor:
+    """z (B, T) of the law `base` for mel (B, M, F), T = F hop_length, from a CPU generator; temperature scales it."""
+    uniform = torch.rand(mel.shape[0], mel.shape[2] * hop_length, 1, generator=generator, dtype=mel.dtype)
+    return base.transform(uniform.to(mel.device), temperature)
+
+
+def require_length(name: str, signal: Tensor, length: int) -> None:
+    """Raise UserError unless `signal` is (B, length), as long as its mel."""
+    if signal.dim() != 2 or signal.shape[1] != length:
+        expected = f"(B, {length}), the mel's frames x hop_length"
+        raise UserError(f"{name}: found shape {tuple(signal.shape)}, expected {expected}")
 
 
 def log_prob(flow: Flow, base: torch.distributions.Distribution, signal: Tensor, cond: Conditioning | None) -> Tensor:

@@ -5,7 +5,8 @@ and sees, through whatever layers, inputs of place <= d only; outputs of coordin
 
     mask(unit <- unit below) = 1[d >= d_below],   mask(output i <- unit) = 1[p(i) > d].
 
-Paper -> code: m(k) -> degree, counted from 0; units of degree -1 see the features alone.
+Paper -> code: m(k) -> degree, counted from 0; units of degree -1 see the features alone. Where every unit has the one
+degree k - 1, the last coordinates see all of the first k and these see none: the mask of an affine coupling (RealNVP).
 """
 
 from __future__ import annotations
@@ -38,11 +39,18 @@ class MADE(nn.Module):
 
     order: the coordinates, first to last (a permutation of 0, ..., m - 1; none: as they stand). features: C, what every
     output sees besides. hidden: width of each hidden layer; degrees go round in turn, so that every output depends on
-    all the coordinates before it. Raises UserError where order is no permutation, or a layer is too narrow for that.
+    all the coordinates before it; or these degrees, from -1 to m - 2. Raises UserError where order is no permutation,
+    or a layer is too narrow for its degrees.
     """
 
     def __init__(
-        self, size: int, hidden: Sequence[int], outputs: int = 2, order: Sequence[int] | None = None, features: int = 0
+        self,
+        size: int,
+        hidden: Sequence[int],
+        outputs: int = 2,
+        order: Sequence[int] | None = None,
+        features: int = 0,
+        degrees: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         require(size > 0, "size", size, "a positive integer")
@@ -50,14 +58,16 @@ class MADE(nn.Module):
         self.order = list(range(size)) if order is None else list(order)
         require(sorted(self.order) == list(range(size)), "order", self.order, f"a permutation of 0 to {size - 1}")
         places = torch.tensor(self.order).argsort()
-        lowest = -1 if features or size == 1 else 0
-        distinct = size - 1 - lowest
+        usual = range(-1 if features or size == 1 else 0, size - 1)
+        around = torch.tensor(list(usual if degrees is None else degrees))
+        within = len(around) > 0 and int(around.min()) >= -1 and int(around.max()) <= max(size - 2, -1)
+        require(within, "degrees", degrees, f"numbers from -1 to {size - 2}")
         layers, below = [], torch.cat([places, torch.full((features,), -1)])
         for width in hidden:
-            require(width >= distinct, "hidden", width, f"at least {distinct}, so that no coordinate is lost")
-            degrees = lowest + torch.arange(width) % distinct
-            layers += [MaskedLinear(degrees[:, None] >= below), nn.SiLU()]
-            below = degrees
+            require(width >= len(around), "hidden", width, f"at least {len(around)}, so that no coordinate is lost")
+            own = around[torch.arange(width) % len(around)]
+            layers += [MaskedLinear(own[:, None] >= below), nn.SiLU()]
+            below = own
         self.last = MaskedLinear(places.repeat(outputs)[:, None] > below)
         self.layers = nn.Sequential(*layers)
 

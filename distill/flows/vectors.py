@@ -14,7 +14,7 @@ from torch import Tensor
 
 from distill.flows.base import Flow, Inverse
 from distill.flows.made import MADE
-from wavenet.layers import soft_floor
+from wavenet.layers import soft_clamp
 from wavenet.upsample import Conditioning
 
 
@@ -45,7 +45,7 @@ class VectorIAF(Flow):
         """loc (B, m) and log_scale (B, m) of x_i given what stands before z_i."""
         features = None if cond is None else cond.frames[:, :, 1]
         loc, raw = self.network(noise, features).to(noise.dtype).unbind(1)
-        return loc, soft_floor(-soft_floor(-raw, -self.high), self.low)
+        return loc, soft_clamp(raw, self.low, self.high)
 
     def forward(self, noise: Tensor, cond: Conditioning | None = None) -> tuple[Tensor, Tensor]:
         """In one pass of the network."""

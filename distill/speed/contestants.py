@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from distill.engines.table import DEFAULT, ENGINES, ROUNDS, build
 from distill.speed.agreement import FLIPS, allowed, difference, engine_difference, not_given_back, speakers_of
-from distill.student import Engine
+from distill.student import Engine, Student
 from wavenet.errors import UserError
 from wavenet.teacher import SAMPLERS, Teacher
 
-PARALLEL = "parallel"  # a student's one pass, by torch; its other engines go by their own names
+PARALLEL = "parallel"  # one pass, by torch; a student's other engines go by their own names
 _PASSES = (PARALLEL, *(name for name in ENGINES if name != DEFAULT))
 _TRIAL = 0.01  # seconds of audio
 _PART = 0.2  # of a run's budget that a trial may take
@@ -39,9 +39,11 @@ class Contestant(NamedTuple):
 
 
 def methods_of(model: nn.Module, methods: Sequence[str]) -> list[str]:
-    """Those of `methods` that a model has: sequential ones for a teacher, passes for a student."""
-    sequential = isinstance(model, Teacher)
-    return [method for method in methods if (method not in _PASSES) == sequential]
+    """Those of `methods` that a model has: sequential ones for a teacher, passes for the others."""
+    if isinstance(model, Teacher):
+        return [method for method in methods if method not in _PASSES]
+    passes = _PASSES if isinstance(model, Student) else (PARALLEL,)
+    return [method for method in methods if method in passes]
 
 
 def contestant(name: str, model: Any, mel: Tensor, method: str, seconds: float, batch: int, seed: int) -> Contestant:

@@ -30,7 +30,7 @@ from wavenet.data import Batch, CropDataset, open_corpus
 from wavenet.likelihood import likelihood_loss
 from wavenet.pitch.load import with_pitch
 from wavenet.teacher import Teacher
-from wavenet.train import build_teacher
+from wavenet.train import build_measured
 from wavenet.trainer import Task, Validation, train
 
 _CLIPS = 8  # are read, and where a recipe needs it their pitch tracked: more would change no step
@@ -90,7 +90,8 @@ def _teacher(path: str, data: DataConfig) -> Teacher:
     config = from_dict(TeacherConfig, read(path)["model"])
     corpus = open_corpus(data.root, config.audio)
     torch.manual_seed(0)
-    return build_teacher(config, dataclasses.replace(corpus, train=corpus.train[:_CLIPS]), Path("none"))[1]
+    few = dataclasses.replace(corpus, train=corpus.train[:_CLIPS])
+    return build_measured(Teacher, "teacher", config, few, Path("none"))[1]
 
 
 def _batches(
