@@ -11,6 +11,8 @@ from distill.latent.segmentvae import SegmentConfig, SegmentVAE
 from distill.phones.classifier import PhoneClassifier, PhoneConfig
 from distill.student import Student
 from distill.vectors.model import VectorConfig, VectorModel
+from distill.wavevae.config import WaveVAEConfig
+from distill.wavevae.model import WaveVAE
 from wavenet import checkpoint
 from wavenet.arguments import from_dict
 from wavenet.config import PitchConfig, StudentConfig, TeacherConfig
@@ -27,6 +29,7 @@ KINDS: dict[str, tuple[type[Any], type[Any]]] = {
     "phones": (PhoneConfig, PhoneClassifier),
     "segmentvae": (SegmentConfig, SegmentVAE),
     "vectors": (VectorConfig, VectorModel),
+    "wavevae": (WaveVAEConfig, WaveVAE),
 }
 
 
@@ -53,7 +56,7 @@ def load(path: str | os.PathLike[str], device: str = "cpu") -> Any:
 def load_vocoder(path: str | os.PathLike[str], device: str = "cpu") -> Any:
     """`load`, of what makes audio from a mel: raises UserError for the other kinds too."""
     model = load(path, device)
-    for kind, (_, model_class) in KINDS.items():
-        if kind not in ("teacher", "student") and isinstance(model, model_class):
-            raise UserError(f"{path}: found a model of kind {kind!r}, expected a teacher or a student")
+    if not isinstance(model, Teacher | Student):
+        kind = next(kind for kind, (_, model_class) in KINDS.items() if isinstance(model, model_class))
+        raise UserError(f"{path}: found a model of kind {kind!r}, expected a teacher or a student")
     return model

@@ -40,6 +40,7 @@ ENTRY_POINTS = {
     "distill-export": "distill.export",
     "distill-ship": "distill.ship",
     "distill-train-segments": "distill.latent.train",
+    "distill-train-wavevae": "distill.wavevae.train",
     "distill-latent-table": "distill.latent.table",
     "distill-imagine": "distill.latent.imagine",
     "distill-vectors": "distill.vectors.train",

@@ -7,10 +7,11 @@ import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import jsonargparse
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wavenet import checkpoint
 from wavenet.adaptation import Initial
@@ -113,24 +114,34 @@ def open_training_corpus(data: DataConfig, audio: AudioConfig) -> Corpus:
 
 def build_teacher(config: TeacherConfig, corpus: Corpus, run: Path) -> tuple[TeacherConfig, Teacher]:
     """A fresh teacher with level and mel statistics measured; for a run that exists, with the level stored there."""
+    config, statistics = measured(config, corpus, run, "teacher")
+    model = Teacher(config)
+    if statistics is not None:
+        model.upsample.set_statistics(*statistics)
+    return config, model
+
+
+Config = TypeVar("Config", bound=TeacherConfig | StudentConfig)
+
+
+def measured(config: Config, corpus: Corpus, run: Path, kind: str) -> tuple[Config, tuple[Tensor, Tensor] | None]:
+    """A configuration with level and speakers of the corpus, and its mels' statistics; from a run's own, and None."""
     stored = run / checkpoint.FILE_NAME
     if stored.exists():
         found = checkpoint.load(stored)
-        if found.kind == "teacher":
-            known = from_dict(TeacherConfig, found.config)
+        if found.kind == kind:
+            known = from_dict(type(config), found.config)
             gain = known.gain if config.gain is None else config.gain
             config = dataclasses.replace(config, gain=gain, speaker_names=known.speaker_names)
         check_speakers(config, corpus)
-        return config, Teacher(config)
+        return config, None
     if config.speakers and not config.speaker_names:
         config = dataclasses.replace(config, speaker_names=corpus.speakers)
     check_speakers(config, corpus)
     gain, mean, std = corpus_statistics(corpus.train, config.audio, config.pre_emphasis)
     if config.gain is None:
         config = dataclasses.replace(config, gain=float(f"{gain:.6g}"))
-    model = Teacher(config)
-    model.upsample.set_statistics(mean, std)
-    return config, model
+    return config, (mean, std)
 
 
 def check_speakers(config: TeacherConfig | StudentConfig, corpus: Corpus) -> None:
