@@ -9,11 +9,10 @@ import torch
 import yaml
 
 from distill import models
-from distill.clips import choose_clips, read_clips
-from distill.evaluate import evaluate
+from distill.evaluate import main as evaluate
+from distill.results import evaluation
 from distill.speed.contestants import KNOWN, methods_of
 from distill.synthesize import main as synthesize
-from distill.systems import as_system
 from distill.wavevae.learning import held_out
 from distill.wavevae.model import WaveVAE
 from distill.wavevae.train import main as train
@@ -123,12 +122,16 @@ def test_chunks_are_the_whole_signal_and_the_benchmark_has_its_passes(place):
     assert "naive" not in methods_of(model, KNOWN)
 
 
-def test_is_evaluated_as_a_system(place, tmp_path):
-    model = models.load_vocoder(place / "run")
-    chosen, _ = choose_clips(str(place / "corpus"), "test", 1, AUDIO)
-    _, clips, _ = read_clips(chosen, [model])
-    found = evaluate(clips, {"run": as_system(model)}, AUDIO, tmp_path, baselines={}, metrics="fast")
-    assert math.isfinite(found["systems"]["run"]["mean"]["mel_distance"])
+def test_is_evaluated_with_its_bound(place, tmp_path, capsys):
+    call = [str(place / "run"), "--data", str(place / "corpus"), "--out", str(tmp_path / "out"), "--metrics", "fast"]
+    assert evaluate(call) == 0
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    system = found["systems"]["run"]
+    assert math.isfinite(system["mean"]["mel_distance"])
+    exact = held_out(models.load(place / "run"), open_corpus(str(place / "corpus"), AUDIO).test)
+    assert system["elbo"] == pytest.approx(exact)
+    assert f"ELBO {exact['elbo/elbo']:.4f} nats per sample" in capsys.readouterr().out
+    assert f"≥ {exact['elbo/elbo']:.3f}" in evaluation(found).splitlines()[-1]
 
 
 @pytest.mark.parametrize(
