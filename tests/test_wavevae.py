@@ -16,6 +16,7 @@ from tests.conftest import AUDIO, PITCH, UPSAMPLE, random_mel, random_wav, rando
 from wavenet.arguments import from_dict, to_dict
 from wavenet.config import SourceFilterConfig, StudentConfig
 from wavenet.data import Batch
+from wavenet.emphasis import pre_emphasis
 from wavenet.errors import UserError
 
 LIKELIHOODS = pytest.mark.parametrize("likelihood", ["flow", "one_step_ahead"])
@@ -184,6 +185,23 @@ def test_decoder_and_likelihood_are_causal_and_the_likelihood_is_a_density(likel
     assert float(of_z.triu(1).abs().max()) < 1e-14
     now = model(z, mel).distribution.scale[0] if likelihood == "flow" else torch.zeros(len(of_z)).double()
     torch.testing.assert_close(of_z.diagonal(), now, rtol=1e-10, atol=1e-14)
+
+
+@LIKELIHOODS
+def test_likelihood_is_the_normal_law_of_emphasised_speech(likelihood):
+    """Flow by flow: u_t ~ N(y_t, (eta s_t)^2) around the flows' output, or N(m_t, s_t^2), and log det of emphasis."""
+    model, wav, mel = small_wavevae(likelihood=likelihood), random_wav(), random_mel()
+    z = torch.randn(wav.shape, generator=torch.Generator().manual_seed(3)).double()
+    output, mean, scale, cond = z, 0.0, 1.0, model.upsample(mel)
+    for flow in model.iafs:
+        loc, log_scale = flow.affine(output, cond)
+        output, mean, scale = output * log_scale.exp() + loc, mean * log_scale.exp() + loc, scale * log_scale.exp()
+    law = (
+        Normal(mean, scale) if likelihood == "one_step_ahead" else Normal(output, scale * model.log_output_scale.exp())
+    )
+    expected = law.log_prob(pre_emphasis(wav, 0.9, 2.0)) + math.log(2.0)
+    found = model.likelihood(wav, mel, model(z, mel)).log_prob(wav)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def learning(**settings) -> VariationalLearning:

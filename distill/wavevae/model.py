@@ -76,18 +76,20 @@ class WaveVAE(Student):
     def likelihood(self, wav: Tensor, mel: Tensor, sample: Sample) -> Gaussian:
         r"""p(x_t | z, x_<t), batch shape (B, T), at the decoder's pass of z: p(x | z) is the product over t.
 
-        With y the flow's output, or its mean one step ahead, w_t = sum_j w_tj (x - y)_{t-j}, w_t0 = 1, is the
-        difference through pre-emphasis and, with config.linear_prediction, the whitening filter of the mel:
-        w_t ~ N(0, (eta s_t)^2), or N(0, s_t^2). The map is unit triangular, so this is a density of x.
+        With y the flow's output, w_t = sum_j w_tj (x - y)_{t-j}, w_t0 = 1, is the difference through pre-emphasis and,
+        with config.linear_prediction, the whitening filter of the mel: w_t ~ N(0, (eta s_t)^2). One step ahead, x_t is
+        held against the flow's mean given z_<t: w_t + y_t - m_t ~ N(0, s_t^2). Both maps of x are unit triangular, so
+        this is a density of x.
         """
         law = sample.distribution
-        ahead = self.config.likelihood == "one_step_ahead"
-        white = pre_emphasis(wav - (law.loc if ahead else sample.wav), self.config.pre_emphasis)
+        white = pre_emphasis(wav - sample.wav, self.config.pre_emphasis)
         if self.encoder.prediction is not None:
             filters = self.encoder.prediction(mel)
             predicted, scale = time_varying(white, filters, self.encoder.prediction.kernel)
             white = white + predicted / scale
-        return Gaussian(wav - white, law.log_scale if ahead else law.log_scale + self.log_output_scale)
+        if self.config.likelihood == "one_step_ahead":
+            return Gaussian(wav - white - (sample.wav - law.loc), law.log_scale)
+        return Gaussian(wav - white, law.log_scale + self.log_output_scale)
 
     def elbo(
         self,
