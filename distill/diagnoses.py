@@ -28,7 +28,8 @@ class HealthConfig:
     whisper_drop: voiced autocorrelation under the recording's; level_error: mean |dB| over the bands up to which levels
     count as right; band_drop [dB]; floor_share: of scales; kl_above [nats/sample] and kl_growth, times its best: both;
     entropy_margin [nats] under a normal at the teacher's floor; gradient_ratio: between terms; hiss [dB] over the
-    recording's noise floor, and hiss_level [dBFS]: both; noise_variance: of back-inferred noise, either way.
+    recording's noise floor, and hiss_level [dBFS]: both; noise_variance: of back-inferred noise, either way;
+    collapsed_kl [nats/sample]: of a posterior that has become the prior.
     """
 
     every: int = 100
@@ -46,12 +47,22 @@ class HealthConfig:
     hiss: float = 12.0
     hiss_level: float = -70.0
     noise_variance: float = 4.0
+    collapsed_kl: float = 0.05
 
     def __post_init__(self) -> None:
         for name in ("every", "after"):
             require(getattr(self, name) >= 0, f"health.{name}", getattr(self, name), "0 or more")
         require(self.persist > 0, "health.persist", self.persist, "at least 1")
-        for name in ("whisper_drop", "level_error", "band_drop", "floor_share", "kl_above", "entropy_margin", "hiss"):
+        for name in (
+            "whisper_drop",
+            "level_error",
+            "band_drop",
+            "floor_share",
+            "kl_above",
+            "entropy_margin",
+            "hiss",
+            "collapsed_kl",
+        ):
             require(getattr(self, name) > 0, f"health.{name}", getattr(self, name), "a positive number")
         for name in ("kl_growth", "gradient_ratio", "noise_variance"):
             require(getattr(self, name) > 1, f"health.{name}", getattr(self, name), "more than 1")
@@ -165,6 +176,14 @@ def _out_of_balance(config: HealthConfig, case: Case) -> str | None:
     return None
 
 
+def _posterior_collapse(config: HealthConfig, case: Case) -> str | None:
+    divergence = case["elbo/kl"]
+    if divergence < config.collapsed_kl:
+        share = f"{100 * case['elbo/active']:.0f}% of the steps active"
+        return f"KL of {divergence:.3g} nats/sample between posterior and prior, {share}: z tells nothing of x"
+    return None
+
+
 def _gradients(case: Case) -> tuple[float, str, float]:
     """Norm of kl's gradient, and the other term with the largest; NaN where one of the two is missing."""
     norms = case.under(GRADIENT)
@@ -191,6 +210,10 @@ DIAGNOSES: dict[str, tuple[_Check, str]] = {
     "teacher noise off": (
         _teacher_noise,
         "over 1 the student is noisier than its teacher, under 1 too sure: raise the weight of kl, or train longer",
+    ),
+    "posterior collapse": (
+        _posterior_collapse,
+        "begin a new run with more objective.annealing_steps, a lower objective.kl_weight, or likelihood flow",
     ),
     "teacher ignored": (_teacher_ignored, "lower that term's weight, or raise kl's"),
     "terms out of balance": (_out_of_balance, "raise the other terms' weights, or leave them out"),

@@ -25,6 +25,8 @@ from distill.intervals import pooled, students
 from distill.metrics import METRICS, SETS, choose, measure
 from distill.report import RECORDING, file_name, require_matplotlib, sound_path, training_curves, write_report
 from distill.systems import System, as_system, from_recording, load_systems, parts, untrained
+from distill.wavevae.learning import held_out as held_out_elbo
+from distill.wavevae.model import WaveVAE
 from wavenet.arguments import parse_arguments
 from wavenet.audio import write_audio
 from wavenet.config import AudioConfig, require
@@ -160,6 +162,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, model in loaded.items():
         if isinstance(model, Teacher | CouplingFlow):
             metrics["systems"][name]["likelihood"] = _likelihood(model, chosen)
+        if isinstance(model, WaveVAE):
+            metrics["systems"][name]["elbo"] = {
+                key: _finite(value) for key, value in held_out_elbo(model, chosen).items()
+            }
     write_json(out / "metrics.json", metrics)
     page = write_report(
         out,
@@ -256,4 +262,6 @@ def _table(metrics: dict[str, Any]) -> str:
             lines.append(
                 f"{'':{width}}  {likelihood['nll']:.4f} nats, {likelihood['bits']:.4f} bits per sample held out"
             )
+        if (bound := system.get("elbo", {}).get("elbo/elbo")) is not None:
+            lines.append(f"{'':{width}}  ELBO {bound:.4f} nats per sample held out, of the density")
     return "\n".join(lines)

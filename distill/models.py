@@ -13,6 +13,8 @@ from distill.latent.segmentvae import SegmentConfig, SegmentVAE
 from distill.phones.classifier import PhoneClassifier, PhoneConfig
 from distill.student import Student
 from distill.vectors.model import VectorConfig, VectorModel
+from distill.wavevae.config import WaveVAEConfig
+from distill.wavevae.model import WaveVAE
 from wavenet import checkpoint
 from wavenet.arguments import from_dict
 from wavenet.config import PitchConfig, StudentConfig, TeacherConfig
@@ -30,9 +32,10 @@ KINDS: dict[str, tuple[type[Any], type[Any]]] = {
     "phones": (PhoneConfig, PhoneClassifier),
     "segmentvae": (SegmentConfig, SegmentVAE),
     "vectors": (VectorConfig, VectorModel),
+    "wavevae": (WaveVAEConfig, WaveVAE),
 }
 # Those that make audio from a mel.
-VOCODERS = ("teacher", "student", "flow")
+VOCODERS = ("teacher", "student", "flow", "wavevae")
 
 
 def load(path: str | os.PathLike[str], device: str = "cpu") -> Any:

@@ -95,8 +95,8 @@ class Objective:
         config: ObjectiveConfig,
         coefficient: float,
         gain: float,
-        scale_floor: float,
-        start: int,
+        scale_floor: float = -math.inf,
+        start: int = 0,
         phones: PhoneClassifier | None = None,
         log_mel: LogMel | None = None,
     ) -> None:
@@ -131,7 +131,8 @@ class Objective:
         if teacher is not None:
             with part("kl"):
                 self._divergences(sample, teacher, other, generator, terms, parts)
-        self._signal_terms(sample.wav, recording, terms, parts)
+        found, said = self.signal_terms(sample.wav, recording)
+        terms, parts = terms | found, parts | said
         weighted = self._weigh(terms)
         return {"loss": torch.stack(list(weighted.values())).sum()} | weighted | parts
 
@@ -189,9 +190,11 @@ class Objective:
     def _scored(self, law: Logistic | Gaussian) -> Logistic | Gaussian:
         return type(law)(law.loc[:, self.start :], law.log_scale[:, self.start :])
 
-    def _signal_terms(self, wav: Tensor, recording: Tensor, terms: dict[str, Tensor], parts: dict[str, Tensor]) -> None:
-        """What compares the sample with the recording."""
+    def signal_terms(self, wav: Tensor, recording: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What compares a sample (B, T) with the recording (B, T): {term: unweighted}, and parts as in the log."""
         weights, config = self.config.weights, self.config
+        terms: dict[str, Tensor] = {}
+        parts: dict[str, Tensor] = {}
         if "stft" in weights:
             with part("stft"):
                 stft = stft_terms(*self._emphasised(wav, recording), config.stft_sizes)
@@ -212,6 +215,7 @@ class Objective:
                 seen = perceptual_terms(self.phones, wav[:, self.start :], recording[:, self.start :])
             terms["perceptual"] = seen["perceptual/feature"] + config.style_weight * seen["perceptual/style"]
             parts |= seen
+        return terms, parts
 
     def _emphasised(self, wav: Tensor, recording: Tensor) -> tuple[Tensor, Tensor]:
         ours, theirs = (pre_emphasis(signal, self.coefficient, self.gain) for signal in (wav, recording))

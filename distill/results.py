@@ -76,7 +76,17 @@ def evaluation(metrics: dict[str, Any]) -> str:
         if any(value is not None for value, _ in values):
             title = f"{metric.heading} [{metric.unit}]" if metric.unit else metric.heading
             lines.append(f"| {title} | " + " | ".join(_with_interval(*pair) for pair in values) + " |")
+    densities = [_density(system) for system in systems.values()]
+    if any(value != "-" for value in densities):
+        lines.append("| log density, held out [nats/sample] | " + " | ".join(densities) + " |")
     return f"{len(metrics['clips'])} clips.\n\n" + "\n".join(lines)
+
+
+def _density(system: dict[str, Any]) -> str:
+    """log p(x) per sample of a system that knows it, or its lower bound."""
+    if found := system.get("likelihood"):
+        return _cell(None if found["nll_density"] is None else -found["nll_density"], "{:.3f}")
+    return _cell(system.get("elbo", {}).get("elbo/elbo"), "≥ {:.3f}")
 
 
 def results(figures: dict[str, Any]) -> str:

@@ -58,6 +58,7 @@ def test_no_import_cycle():
         "distill.latent",
         "distill.phones",
         "distill.vectors",
+        "distill.wavevae",
     ],
 )
 def test_packages_export_nothing_but_the_version(name):

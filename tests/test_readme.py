@@ -41,6 +41,7 @@ ENTRY_POINTS = {
     "distill-ship": "distill.ship",
     "distill-train-flow": "distill.coupling.train",
     "distill-train-segments": "distill.latent.train",
+    "distill-train-wavevae": "distill.wavevae.train",
     "distill-latent-table": "distill.latent.table",
     "distill-imagine": "distill.latent.imagine",
     "distill-vectors": "distill.vectors.train",

@@ -12,6 +12,7 @@ import distill.coupling.train
 import distill.latent.train
 import distill.phones.train
 import distill.train
+import distill.wavevae.train
 import wavenet.pitch.train
 import wavenet.train
 from distill import models
@@ -21,6 +22,8 @@ from distill.latent.segmentvae import SegmentConfig, SegmentVAE
 from distill.phones.alignment import PHONES
 from distill.phones.classifier import PhoneClassifier, PhoneConfig
 from distill.student import Student
+from distill.wavevae.config import WaveVAEConfig
+from distill.wavevae.model import WaveVAE
 from wavenet.arguments import from_dict, to_dict
 from wavenet.config import PitchConfig, TeacherConfig
 from wavenet.data import corpus_folder, load_clip, open_corpus
@@ -57,6 +60,7 @@ PITCH = {8000: "demo_pitch.yaml", 22050: "pitch.yaml"}
 CLASSIFIERS = ["demo_phones.yaml", "phones.yaml"]
 SEGMENTS = ["segmentvae.yaml"]
 FLOWS = ["demo_flow.yaml", "flow.yaml"]
+WAVEVAES = ["demo_wavevae.yaml", "wavevae.yaml"]
 
 
 def read(name: str) -> dict:
@@ -80,6 +84,8 @@ def command(name: str):
         return distill.latent.train, "train_segments", ("model", "data", "train")
     if Path(name).name in FLOWS:
         return distill.coupling.train, "train_flow", ("model", "data", "train")
+    if Path(name).name in WAVEVAES:
+        return distill.wavevae.train, "train_wavevae", ("model", "objective", "data", "train")
     return wavenet.train, "train_teacher", ("model", "data", "train")
 
 
@@ -105,6 +111,8 @@ def build(name: str) -> Teacher | Student | PitchNet | PhoneClassifier | Segment
         return PhoneClassifier(from_dict(PhoneConfig, read(name)["model"]))
     if name in SEGMENTS:
         return SegmentVAE(from_dict(SegmentConfig, read(name)["model"]))
+    if name in WAVEVAES:
+        return WaveVAE(from_dict(WaveVAEConfig, read(name)["model"]))
     if name in STUDENTS:
         teacher = build(STUDENTS[name])
         assert isinstance(teacher, Teacher)
@@ -142,7 +150,8 @@ def differences(stated: dict, found: dict, prefix: str = "") -> list[str]:
 def test_every_recipe_has_a_miniature_and_no_miniature_is_left_over():
     assert NAMES
     assert sorted(path.name for path in (CONFIGS / "smoke").glob("*")) == NAMES
-    assert set(NAMES) == {*TEACHERS, *STUDENTS, *PITCH.values(), *CLASSIFIERS, *SEGMENTS, *FLOWS}
+    others = (STUDENTS, PITCH.values(), CLASSIFIERS, SEGMENTS, FLOWS, WAVEVAES)
+    assert set(NAMES) == set(TEACHERS).union(*others)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -169,12 +178,14 @@ def test_model_is_complete_and_numbers_are_numbers(name, monkeypatch):
     if Path(name).name in STUDENTS:
         allowed |= {"audio", "gain", "speakers"}  # the teacher's
         allowed |= {"source_filter"} if found["model"].get("prior") == "none" else set()
+    elif Path(name).name in WAVEVAES:
+        allowed |= {"source_filter"}  # of another prior
     elif kind != "mol":
         allowed |= {"distribution.components", "distribution.bits", "distribution.log_scale_floor"}
     assert left_out <= allowed
     if "objective" in stated:
         left_out = missing(stated["objective"], found["objective"])
-        used = {key for term in stated["objective"]["weights"] for key in SETTINGS.get(term, ())}
+        used = {key for term in stated["objective"].get("weights", ()) for key in SETTINGS.get(term, ())}
         assert left_out <= set().union(*SETTINGS.values()) - used | {"kl_estimator"}
     assert not re.search(r": \d+e-?\d", (CONFIGS / name).read_text(encoding="utf-8")), "5e-4 is a string in YAML 1.1"
 
@@ -183,7 +194,14 @@ def test_model_is_complete_and_numbers_are_numbers(name, monkeypatch):
     ("name", "section"),
     [
         (name, section)
-        for name in ("demo_teacher.yaml", "demo_student.yaml", "demo_pitch.yaml", "demo_phones.yaml", "segmentvae.yaml")
+        for name in [
+            "demo_teacher.yaml",
+            "demo_student.yaml",
+            "demo_pitch.yaml",
+            "demo_phones.yaml",
+            "segmentvae.yaml",
+            "demo_wavevae.yaml",
+        ]
         for section in ["", *read(name)]
     ],
 )
@@ -215,11 +233,15 @@ def test_miniature_is_the_same_kind_of_recipe(name):
         "frames",
         "squeeze",
         "mixing",
+        "likelihood",
         "linear_prediction",
+        "posterior_scale",
+        "output_scale",
     ):
         assert large["model"].get(choice) == small["model"].get(choice)
     if "objective" in large:
-        assert large["objective"]["weights"] == small["objective"]["weights"]
+        for choice in ("weights", "kl_weight", "annealing", "reconstruction", "prior"):
+            assert large["objective"].get(choice) == small["objective"].get(choice)
 
 
 @pytest.mark.parametrize("folder", ["", "smoke/"])

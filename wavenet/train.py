@@ -24,6 +24,7 @@ from wavenet.pitch.load import load_pitch, with_pitch
 from wavenet.statistics import corpus_statistics
 from wavenet.teacher import Teacher
 from wavenet.trainer import Task, Validation, train
+from wavenet.upsample import Upsample
 
 
 @command("wavenet-train")
@@ -130,7 +131,9 @@ def build_measured(model: Callable[[Any], Any], kind: str, config: Any, corpus: 
     if config.gain is None:
         config = dataclasses.replace(config, gain=float(f"{gain:.6g}"))
     fresh = model(config)
-    fresh.upsample.set_statistics(mean, std)
+    for network in fresh.modules():
+        if isinstance(network, Upsample):
+            network.set_statistics(mean, std)
     return config, fresh
 
 
