@@ -43,6 +43,7 @@ ENTRY_POINTS = {
     "distill-train-segments": "distill.latent.train",
     "distill-train-wavevae": "distill.wavevae.train",
     "distill-latent-table": "distill.latent.table",
+    "distill-compare": "distill.comparison",
     "distill-imagine": "distill.latent.imagine",
     "distill-vectors": "distill.vectors.train",
     "distill-vector-costs": "distill.vectors.costs",

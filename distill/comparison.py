@@ -1,0 +1,184 @@
+"""`distill-compare`: every kind of vocoder here, trained on one corpus for the same minutes, side by side.
+
+Each training gets the same minutes of one thread: its speed is measured first, and the steps that fit are what its
+schedule is made for. What a system learns from comes on top: a student's teacher, a signal model's pitch network. Then
+held-out clips: density, sound, cost. Everything resumes where it was left.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonargparse
+
+from distill import models
+from distill.clips import NamedClip
+from distill.comparison_page import MAP, TABLE, map_lines, table_lines
+from distill.coupling.train import main as train_flow
+from distill.evaluate import evaluate, write_json
+from distill.family import figures_of
+from distill.markers import check, fill
+from distill.systems import as_system
+from distill.train import main as distil
+from distill.wavevae.train import main as train_wavevae
+from wavenet import checkpoint
+from wavenet.arguments import from_dict, parse_arguments
+from wavenet.config import TrainConfig, require
+from wavenet.data import load_clip, open_corpus
+from wavenet.errors import DONE, UserError, command
+from wavenet.pitch.train import main as train_pitch
+from wavenet.run import read_metrics
+from wavenet.train import main as train_teacher
+
+RECIPES = Path(__file__).resolve().parent.parent / "configs"
+PITCH, TEACHER, GAUSSIAN = "pitch", "teacher", "teacher-gaussian"
+_PROBE = {"train.steps": 30, "train.log_every": 10, "train.validate_every": 2**40, "train.checkpoint_every": 30}
+_SPEED = "train/samples_per_second"
+
+
+class System(NamedTuple):
+    """A row: title, what teaches it, its training and recipe, runs that it learns from by option, what it is told."""
+
+    title: str
+    signal: str
+    train: Callable[[Sequence[str]], int]
+    recipe: str
+    needs: Mapping[str, str] = {}
+    settings: Mapping[str, str] = {}
+
+
+_LIKELIHOOD, _KL = "likelihood of recordings", "KL to the teacher, spectra"
+_OF_TEACHER = {"--teacher": TEACHER}
+SYSTEMS = {
+    TEACHER: System("WaveNet, mixture", _LIKELIHOOD, train_teacher, "demo_teacher.yaml"),
+    GAUSSIAN: System(
+        "WaveNet, Gaussian",
+        _LIKELIHOOD,
+        train_teacher,
+        "demo_teacher.yaml",
+        settings={"model.distribution.kind": "gaussian"},
+    ),
+    "iaf": System("IAF student, mixture", _KL, distil, "demo_student.yaml", _OF_TEACHER),
+    "iaf-gaussian": System(
+        "IAF student, Gaussian", _KL, distil, "demo_student.yaml", {"--teacher": GAUSSIAN}, {"model.noise": "normal"}
+    ),
+    "source-filter": System(
+        "source-filter IAF student", _KL, distil, "demo_source_filter.yaml", _OF_TEACHER | {"--pitch": PITCH}
+    ),
+    "coupling": System("coupling student", _KL, distil, "demo_coupling_student.yaml", _OF_TEACHER),
+    "flow": System("RealNVP", _LIKELIHOOD, train_flow, "demo_flow.yaml"),
+    "wavevae": System("WaveVAE", "bound of recordings, spectra", train_wavevae, "demo_wavevae.yaml"),
+}
+
+
+@command("distill-compare")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train every system for --minutes, measure them, fill the pages. Returns 0, or the status of a training."""
+    arguments = parse_arguments(_parser(), argv)
+    require(arguments.minutes > 0, "--minutes", arguments.minutes, "a positive number")
+    require(arguments.clips > 0, "--clips", arguments.clips, "at least 1")
+    pages = {name: Path(page) for name, page in ((TABLE, arguments.page), (MAP, arguments.map)) if page is not None}
+    for section, page in pages.items():
+        check(page, section)
+    comparison = Comparison(Path(arguments.out), Path(arguments.recipes), arguments.data, arguments.minutes)
+    try:
+        comparison.train()
+    except _Ended as ended:
+        return ended.status
+    figures = comparison.measure(arguments.clips)
+    write_json(comparison.out / "comparison.json", figures)
+    for section, page in pages.items():
+        fill(page, "\n".join((table_lines if section == TABLE else map_lines)(figures)), section)
+    return DONE
+
+
+class Comparison:
+    """The trainings and figures of one output folder."""
+
+    def __init__(self, out: Path, recipes: Path, data: str, minutes: float) -> None:
+        self.out, self.recipes, self.data, self.minutes = out, recipes, data, minutes
+
+    def train(self) -> None:
+        """Every system in turn. Raises _Ended with the first exit status that is not 0."""
+        self._train(
+            System("pitch network", "labels of a tracker", train_pitch, "demo_pitch.yaml"), self.out / PITCH, {}
+        )
+        for run, system in SYSTEMS.items():
+            self._train(system, self.out / run, {"train.steps": self.steps(run)})
+
+    def steps(self, run: str) -> int:
+        """Steps of a system's training that fit into the minutes: measured once, and kept beside the run."""
+        kept = self.out / "steps.json"
+        known: dict[str, int] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+        if run not in known:
+            probe = self.out / "probes" / run
+            self._train(SYSTEMS[run], probe, _PROBE)
+            rate = next(line[_SPEED] for line in reversed(read_metrics(probe)) if _SPEED in line)
+            train = from_dict(TrainConfig, checkpoint.load(probe).extra["record"]["train"])
+            known[run] = max(1, round(60 * self.minutes * rate / (train.batch_size * train.crop_length)))
+            write_json(kept, known)
+        return known[run]
+
+    def measure(self, clips: int) -> dict[str, Any]:
+        """{"minutes", "data", "clips", "rows": a row for each system}: see distill.family and the table's columns."""
+        loaded = {run: models.load_vocoder(self.out / run) for run in SYSTEMS}
+        audio = loaded[TEACHER].config.audio
+        corpus = open_corpus(self.data, audio)
+        chosen = (corpus.test or corpus.dev)[:clips]
+        named = [NamedClip(clip.id, load_clip(clip, audio)) for clip in chosen]
+        systems = {run: as_system(model) for run, model in loaded.items()}
+        heard = evaluate(named, systems, audio, self.out / "evaluation")["systems"]
+        rows = [
+            {"run": run, "title": SYSTEMS[run].title, "signal": SYSTEMS[run].signal, "steps": self.steps(run)}
+            | {"sound": heard[run]["mean"]}
+            | figures_of(model, chosen)
+            for run, model in loaded.items()
+        ]
+        others = [{"title": name, "sound": found["mean"]} for name, found in heard.items() if name not in loaded]
+        return {
+            "minutes": self.minutes,
+            "data": self.data,
+            "sample_rate": audio.sample_rate,
+            "clips": [clip.name for clip in named],
+            "rows": rows,
+            "others": others,
+        }
+
+    def _train(self, system: System, run: Path, settings: Mapping[str, object]) -> None:
+        recipe = self.recipes / system.recipe
+        if not recipe.is_file():
+            raise UserError(f"{recipe}: found no such recipe; run from a clone, or say --recipes")
+        print(f"{system.title} ({run.relative_to(self.out)}):", file=sys.stderr)
+        arguments = ["--config", str(recipe), "--data.root", self.data, "--out", str(run), "--train.threads", "1"]
+        for name, value in {**system.settings, **settings}.items():
+            arguments += [f"--{name}", str(value)]
+        for option, needed in system.needs.items():
+            arguments += [option, str(self.out / needed)]
+        if "--teacher" in system.needs:
+            arguments.append("--force")  # a teacher of few minutes may know little: the table says so
+        if status := system.train(arguments):
+            raise _Ended(status)
+
+
+class _Ended(Exception):
+    """A training ended with another status than 0: a mistake, or Ctrl-C."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+def _parser() -> jsonargparse.ArgumentParser:
+    parser = jsonargparse.ArgumentParser(prog="distill-compare", description=main.__doc__)
+    parser.add_argument("--out", type=str, default="runs/comparison", help="where everything goes")
+    parser.add_argument("--recipes", type=str, default=str(RECIPES), help="where the demo_*.yaml are")
+    parser.add_argument("--data", type=str, default="bundled", help="a corpus folder, or the bundled speech")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of one thread, for each training")
+    parser.add_argument("--clips", type=int, default=4, help="held-out clips to measure on")
+    parser.add_argument("--page", type=str, help="a page with markers for the table, e.g. docs/results.md")
+    parser.add_argument("--map", type=str, help="a page with markers for the map, e.g. docs/theory.md")
+    return parser

@@ -1,0 +1,67 @@
+"""The comparison on two pages: a table of figures, and a map of what each kind of system gives. Nothing is typed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distill.metrics import METRICS
+
+TABLE, MAP = "comparison", "map"  # sections of docs/results.md and of docs/theory.md
+_SOUND = ("mel_distance", "f0_within_3_percent", "voiced_autocorrelation", "stoi", "dnsmos_ovrl")
+
+
+def table_lines(figures: dict[str, Any]) -> list[str]:
+    """A row a system: steps, cost, density, sound, speed; then what needs no training."""
+    known = [name for name in _SOUND if any(row["sound"].get(name) is not None for row in figures["rows"])]
+    titles = [f"{METRICS[name].heading} [{METRICS[name].unit}]".replace(" []", "") for name in known]
+    header = ["system", "steps", "MACs a sample", "density [nats/sample]", *titles, "samples / CPU-s"]
+    lines = [
+        f"{figures['minutes']:g} minutes of one thread for each training on `{figures['data']}`, "
+        f"{len(figures['clips'])} held-out clips; density: lower is better, ≤ marks a bound.",
+        "",
+        "| " + " | ".join(header) + " |",
+        "|---|" + "---:|" * (len(header) - 1),
+    ]
+    for row in figures["rows"]:
+        speed = row["sampling_x"] * figures["sample_rate"]
+        cells = [row["title"], f"{row['steps']:,}", f"{row['macs']:,}", _density(row)]
+        lines.append("| " + " | ".join([*cells, *_heard(row, known), f"{speed:,.0f}"]) + " |")
+    for row in figures["others"]:
+        lines.append("| " + " | ".join([row["title"], "", "", "", *_heard(row, known), ""]) + " |")
+    return lines
+
+
+def map_lines(figures: dict[str, Any]) -> list[str]:
+    """A row a system: density and samples, in passes of the networks over T samples and in seconds, and its teacher."""
+    lines = [
+        "| system | learns from | density | passes | s/s | nats/sample | samples: passes | s/s | mel distance [nats] |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in figures["rows"]:
+        kind = row["kind"]
+        cells = [
+            row["title"],
+            row["signal"],
+            kind["density"],
+            kind["density_passes"],
+            f"{row['density_x']:.2g}",
+            _density(row),
+            kind["sampling_passes"],
+            f"{row['sampling_x']:.2g}",
+            _cell(row["sound"].get("mel_distance")),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _density(row: dict[str, Any]) -> str:
+    bound = "≤ " if row["kind"]["density"] != "exact" else ""
+    return f"{bound}{row['nats']:.2f}"
+
+
+def _heard(row: dict[str, Any], names: list[str]) -> list[str]:
+    return [_cell(row["sound"].get(name)) for name in names]
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
