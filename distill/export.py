@@ -72,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     student = models.load(arguments.checkpoint)
     if not isinstance(student, Student):
         raise UserError(f"{arguments.checkpoint}: found a {type(student).__name__.lower()}, expected a student")
+    order = student.config.linear_prediction
+    require(order == 0, f"{arguments.checkpoint}: linear_prediction", order, "0: its recursion is no graph")
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:

@@ -1,12 +1,14 @@
-r"""The student: noise -> (source-filter ->) inverse-autoregressive flows -> waveform, with its exact distribution.
+r"""The student: noise -> (source-filter ->) inverse-autoregressive flows (-> 1 / A) -> waveform, and its exact law.
 
 van den Oord et al. 2017, arXiv 1711.10433, section 4. With flows i = 1..N in emphasised units of unit rms,
 m_tot = sum_i m_i prod_{j>i} s_j and log s_tot = sum_i log s_i; de-emphasis then gives, given z_<t,
-x_t ~ Logistic(m_tot / g + a x_{t-1}, s_tot / g), or Normal.
+x_t ~ Logistic(m_tot / g + a x_{t-1}, s_tot / g), or Normal. With linear prediction the flows make the residual e of
+wavenet/prediction.py, and what e_t -> u_t = (e_t - rest_t) / scale_t does to m_tot and s_tot comes before.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from distill.flows.autoregressive import IAF
 from distill.flows.base import Chain, draw, log_prob, require_length
 from distill.flows.emphasis import DeEmphasis
+from distill.flows.prediction import Synthesis
 from distill.flows.source_filter import SourceFilter
 from wavenet.config import StudentConfig, require
 from wavenet.device import full_precision
@@ -28,6 +31,7 @@ from wavenet.features import LogMel
 from wavenet.layers import shift_right
 from wavenet.pitch.contour import Pitch
 from wavenet.pitch.net import PitchNet
+from wavenet.prediction import LinearPrediction, whiten
 from wavenet.source import SIGNALS
 from wavenet.upsample import Conditioning, Upsample
 
@@ -77,17 +81,20 @@ class Student(nn.Module):
         self.flows = nn.ModuleList(
             IAF(stack, self.upsample.channels, config.log_scale_range, share, signals, near) for stack in config.flows
         )
+        order = config.linear_prediction
+        self.prediction = LinearPrediction(config.audio, order, config.pre_emphasis, self.gain) if order else None
+        self.synthesis = Synthesis(config.audio.hop_length) if order else None
         self.de_emphasis = DeEmphasis(config.pre_emphasis, self.gain)
 
     @property
     def receptive_field(self) -> int:
-        """x_t depends on at most this many noise samples before z_t through the flows (de-emphasis has no end)."""
+        """x_t depends on at most this many noise samples before z_t through the flows (what comes after has no end)."""
         return sum(flow.receptive_field for flow in self._steps())
 
     @property
     def macs_per_sample(self) -> int:
         """Multiply-accumulates a sample."""
-        return sum(flow.macs_per_sample for flow in self._steps())
+        return sum(flow.macs_per_sample for flow in self._steps()) + 7 * self.config.linear_prediction
 
     def base(self, like: Tensor) -> Logistic | Gaussian:
         """The distribution of the noise: standard logistic or standard normal, one value."""
@@ -118,6 +125,11 @@ class Student(nn.Module):
             m, log_s = flow.affine(signal, cond)
             s = torch.exp(log_s)
             signal, loc, log_scale = signal * s + m, loc * s + m, log_scale + log_s
+        if self.synthesis is not None:
+            assert cond.whitening is not None
+            signal, _ = self.synthesis(signal, cond)
+            rest, scale = whiten(signal, cond.whitening, self.synthesis.kernel)
+            loc, log_scale = (loc - rest) / scale, log_scale - scale.log()
         wav, _ = self.de_emphasis(signal)
         loc = loc / self.gain + self.config.pre_emphasis * shift_right(wav)
         log_scale = log_scale - math.log(self.gain)
@@ -134,7 +146,7 @@ class Student(nn.Module):
         """What the flows are driven by, for mel (B, M, F); pitch and offset as in `forward`."""
         cond = self.upsample(mel, speaker)
         if self.prior is None:
-            return cond
+            return cond if self.prediction is None else dataclasses.replace(cond, whitening=self.prediction(mel))
         pitch = self._pitch(mel, pitch)
         cycles = phase(pitch, self.config.audio, offset)
         return self.prior.condition(cond, mel, self.upsample.standardised(mel), pitch, cycles, corrected)
@@ -189,7 +201,10 @@ class Student(nn.Module):
             if not signal_model:
                 signal = (engine or self.through)(signal, window)
             chunks.append(signal[:, (first - begin) * hop :])
-        wav, _ = self.de_emphasis(torch.cat(chunks, 1))
+        signal = torch.cat(chunks, 1)
+        if self.synthesis is not None and self.prediction is not None:
+            signal, _ = self.synthesis(signal, dataclasses.replace(cond, whitening=self.prediction(mel)))
+        wav, _ = self.de_emphasis(signal)
         return wav
 
     def through(self, signal: Tensor, cond: Conditioning) -> Tensor:
@@ -213,8 +228,8 @@ class Student(nn.Module):
 
     @property
     def chain(self) -> Chain:
-        """The whole map as one flow: the prior where there is one, the IAFs, then de-emphasis."""
-        return Chain([*self._steps(), self.de_emphasis])
+        """The whole map as one flow: the prior where there is one, the IAFs, 1 / A where there is, de-emphasis."""
+        return Chain([*self._steps(), *([] if self.synthesis is None else [self.synthesis]), self.de_emphasis])
 
     def _law(self, loc: Tensor, log_scale: Tensor) -> Logistic | Gaussian:
         return Logistic(loc, log_scale) if self.config.noise == "logistic" else Gaussian(loc, log_scale)

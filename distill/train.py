@@ -202,9 +202,7 @@ def adopt(config: StudentRecipe, teacher: Teacher) -> StudentConfig:
 
 
 def adopt_flow(config: FlowRecipe, teacher: Teacher) -> FlowConfig:
-    """The same for a coupling flow. Raises UserError for linear prediction, whose synthesis has no gradient."""
-    order = config.linear_prediction
-    require(order == 0, "model.linear_prediction", order, "0 for a student: its synthesis is not differentiable")
+    """The same for a coupling flow."""
     return FlowConfig(**_adopted(config, teacher))
 
 

@@ -176,7 +176,6 @@ def test_synthesis_evaluation_and_benchmark_take_it(place, tmp_path, capsys):
         ("flow", ["--train.crop_length", "1000"], "train.crop_length: found 1000"),
         ("flow", ["--init", "student"], "a student, expected a flow"),
         ("pupil", ["--objective.kl_estimator", "conditional"], "objective.kl_estimator: found 'conditional', expected"),
-        ("pupil", ["--model.linear_prediction", "8"], "model.linear_prediction: found 8, expected 0 for a student"),
         ("pupil", ["--model.audio.sample_rate", "22050"], "model.audio.sample_rate: found 22050, expected the teacher"),
         ("pupil", ["--model.squeeze", "7"], "squeeze: found 7"),
         ("pupil", ["--objective.weights", '{"regulariser": 1.0}'], "terms that this pair has"),

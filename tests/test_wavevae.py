@@ -119,7 +119,7 @@ def test_a_sure_encoder_and_its_inverse_make_the_bound_the_flows_own_likelihood(
 def test_what_the_bound_lacks_is_the_posteriors_divergence(order):
     """log p(x) - E[ELBO] = KL(q(z | x) || p(z | x)), the true posterior of all z together, with coloured noise too."""
     wav, mel = random_wav(1), 0.3 * random_mel(1)
-    model = without_networks(0.7, 0.2, sigma=1.1, eps=0.3, eta=0.5, linear_prediction=order)
+    model = without_networks(0.7, 0.2, sigma=1.1, eps=0.3, eta=0.5, whitening=order)
     law, jacobian, white = evidence(model, mel)
     exact = law.log_prob(wav[0])
     assert (white.diagonal() == 1).all()
@@ -140,7 +140,7 @@ def test_what_the_bound_lacks_is_the_posteriors_divergence(order):
 @LIKELIHOODS
 def test_importance_weighted_bounds_rise_with_their_draws(likelihood, order):
     wav, mel = random_wav(1), 0.3 * random_mel(1)
-    model = small_wavevae(0.1, likelihood=likelihood, linear_prediction=order, posterior_scale=0.9)
+    model = small_wavevae(0.1, likelihood=likelihood, whitening=order, posterior_scale=0.9)
     rows, generator = (wav.expand(200, -1), mel.expand(200, -1, -1)), torch.Generator().manual_seed(0)
     one, few, many = (model.importance_weighted(*rows, draws, generator) for draws in (1, 4, 32))
     elbo = bounds_of(model, wav, mel, 200)
@@ -155,7 +155,7 @@ def jacobian_of(function, point: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("order", [0, 4])
 def test_encoder_sees_the_past_and_present_and_inverts_step_by_step(order):
-    model, wav, mel = small_wavevae(linear_prediction=order), random_wav(1), 0.3 * random_mel(1)
+    model, wav, mel = small_wavevae(whitening=order), random_wav(1), 0.3 * random_mel(1)
     jacobian = jacobian_of(lambda x: model.posterior(x[None], mel).loc[0], wav[0])
     assert (jacobian.triu(1) == 0).all()
     torch.testing.assert_close(jacobian.diagonal(), model.encoder(wav, mel).scale[0].reciprocal(), rtol=1e-10, atol=0)
@@ -174,7 +174,7 @@ def test_encoder_sees_the_past_and_present_and_inverts_step_by_step(order):
 @LIKELIHOODS
 def test_decoder_and_likelihood_are_causal_and_the_likelihood_is_a_density(likelihood, order):
     """loc_t sees x_<t alone, so that the product over t integrates to 1; z_t, or z_<t one step ahead, and no later."""
-    model, wav, mel = small_wavevae(likelihood=likelihood, linear_prediction=order), random_wav(1), 0.3 * random_mel(1)
+    model, wav, mel = small_wavevae(likelihood=likelihood, whitening=order), random_wav(1), 0.3 * random_mel(1)
     z = torch.randn(wav.shape, generator=torch.Generator().manual_seed(3)).double()
     sample = model(z, mel)
     of_x = jacobian_of(lambda x: model.likelihood(x[None], mel, sample).loc[0], wav[0])
@@ -302,7 +302,8 @@ def test_signs_are_what_they_say():
         (WaveVAEConfig, {"noise": "logistic"}, "noise: found 'logistic', expected normal"),
         (WaveVAEConfig, {"warm_start": True}, "warm_start: found True, expected false"),
         (WaveVAEConfig, {"posterior_scale": 0.0}, "posterior_scale: found 0.0, expected a positive number"),
-        (WaveVAEConfig, {"linear_prediction": 4096}, "linear_prediction: found 4096"),
+        (WaveVAEConfig, {"whitening": 4096}, "linear_prediction: found 4096"),
+        (WaveVAEConfig, {"linear_prediction": 4}, "linear_prediction: found 4, expected 0: see whitening"),
         (WaveVAEConfig, {"likelihood": "teacher"}, "likelihood"),
         (ElboConfig, {"prior": {"kl": 1.0}}, "objective.prior: found 'kl', expected terms out of stft, mel, power"),
         (ElboConfig, {"reconstruction": {"stft": -1.0}}, "positive weights"),

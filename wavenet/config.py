@@ -186,7 +186,8 @@ class StudentConfig:
     prior: none (the textbook's student: the flows shape white noise) or source_filter (flow 0 is a signal model of
     speech, the others start near the identity; pitch is the network that tells it F0 from the mel). log_scale_range
     bounds the log scale of each flow. initial_log_scale: total log scale of the flows at the start, in nats, on the
-    scale of speech of unit rms; 0 under a source_filter. warm_start: begin with the teacher's frame-rate network.
+    scale of speech of unit rms; 0 under a source_filter. linear_prediction: order of the predictor read off the mel,
+    whose residual the flows make; 0: none. warm_start: begin with the teacher's frame-rate network.
     """
 
     audio: AudioConfig = dataclasses.field(default_factory=AudioConfig)
@@ -200,6 +201,7 @@ class StudentConfig:
     pitch: PitchConfig = dataclasses.field(default_factory=PitchConfig)
     pre_emphasis: float = 0.9
     gain: float | None = None
+    linear_prediction: int = 0
     initial_log_scale: float = -0.6
     log_scale_range: tuple[float, float] = (-7.0, 5.0)
     warm_start: bool = True
@@ -213,6 +215,10 @@ class StudentConfig:
         require(self.gain is None or self.gain > 0, "gain", self.gain, "a positive number or null")
         low, high = self.log_scale_range
         require(low < high, "log_scale_range", list(self.log_scale_range), "[low, high] with low < high")
+        order = self.linear_prediction
+        require(order >= 0, "linear_prediction", order, "0 (none) or an order")
+        alone = order == 0 or self.prior == "none"
+        require(alone, "linear_prediction", order, "0 beside a source_filter, which shapes its noise itself")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wavenet.config import AudioConfig
+from wavenet.config import AudioConfig, require
 from wavenet.envelope import MelEnvelope
 from wavenet.layers import shift_right
 from wavenet.upsample import linear_kernel
@@ -41,6 +41,8 @@ class LinearPrediction(nn.Module):
 
     def __init__(self, audio: AudioConfig, order: int, pre_emphasis: float, gain: float) -> None:
         super().__init__()
+        most = audio.n_fft // 2
+        require(0 < order <= most, "linear_prediction", order, f"1 to audio.n_fft / 2 = {most}")
         self.order = order
         self.envelope = MelEnvelope(audio)
         turn = torch.cos(2 * torch.pi * torch.arange(self.envelope.bins) * self.envelope.spacing / audio.sample_rate)

@@ -86,7 +86,7 @@ class CouplingFlow(nn.Module):
         return Chain([self.flow, self.outer])
 
     def forward(self, noise: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Draw:
-        """noise (B, T), mel (B, M, F) -> Draw; differentiable without linear prediction. Checks lengths (UserError)."""
+        """noise (B, T), mel (B, M, F) -> Draw; differentiable. Checks lengths (UserError)."""
         self._require_length("noise", noise, mel)
         wav, log_det = self.chain(noise, self.conditioning(mel, speaker))
         return Draw(wav, self.base(noise), noise, log_det)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,8 @@ class Synthesis(Flow):
     """e (B, T) -> u (B, T) with e_t = rest_t(u_<t) + scale_t u_t, the lattice of wavenet/prediction.py.
 
     Triangular with 1 / scale_t on its diagonal: log_det = -sum log scale_t. cond.whitening holds the lattice. Back from
-    the signal is parallel and differentiable; to the signal it is a recursion of the predictor's order a sample.
+    the signal is parallel; to the signal it is a recursion of the predictor's order a sample, whose gradient is another
+    one, from the last sample to the first. Differentiable in the signals; in the lattice only on the way back.
     """
 
     kernel: Tensor
@@ -24,19 +27,36 @@ class Synthesis(Flow):
         super().__init__()
         self.register_buffer("kernel", linear_kernel(hop_length), persistent=False)
 
-    @torch.no_grad()
     def forward(self, noise: Tensor, cond: Conditioning | None = None) -> tuple[Tensor, Tensor]:
-        """Residual -> emphasised speech; not differentiable. Raises UserError where numba does not compile."""
+        """Residual -> emphasised speech. Raises UserError where numba does not compile."""
         expect_compiler("linear prediction", "a model without it")
-        from wavenet.fused.lattice import colour  # numba takes half a second to import, and training does without
-
-        speech = colour(noise, _lattice(cond), self.kernel)
+        with torch.autocast(noise.device.type, enabled=False):  # the filter is part of the signal itself
+            speech: Tensor = _Colour.apply(noise, _lattice(cond), self.kernel)
         return speech, -self.inverse(speech, cond)[1]
 
     def inverse(self, signal: Tensor, cond: Conditioning | None = None) -> tuple[Tensor, Tensor]:
         """Emphasised speech -> residual."""
         rest, scale = whiten(signal, _lattice(cond), self.kernel)
         return rest + scale * signal, scale.log().sum(1)
+
+
+class _Colour(torch.autograd.Function):
+    """wavenet.fused.lattice.colour, with the transposed recursion as its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, residual: Tensor, lattice: Tensor, kernel: Tensor) -> Tensor:
+        """Speech (B, T) of a residual (B, T)."""
+        from wavenet.fused.lattice import colour  # numba takes half a second to import, and most models do without
+
+        ctx.save_for_backward(lattice, kernel)
+        return colour(residual, lattice, kernel)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """Of the residual; lattices come from mels, which are data."""
+        from wavenet.fused.lattice import transposed
+
+        return transposed(gradients[0], *ctx.saved_tensors), None, None
 
 
 def _lattice(cond: Conditioning | None) -> Tensor:

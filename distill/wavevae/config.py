@@ -17,8 +17,8 @@ _STEEPNESS = 12.0  # of the sigmoid: 0.0025 at step 0, 0.9975 at annealing_steps
 class WaveVAEConfig(StudentConfig):
     """The decoder is the student that the other settings say, with normal noise, the prior; warm_start has no teacher.
 
-    encoder: stack of the Gaussian WaveNet; log_scale_floor and linear_prediction: as a teacher's. With
-    linear_prediction the decoder's noise has the spectrum that the mel states, too, else that of de-emphasis.
+    encoder: stack of the Gaussian WaveNet; log_scale_floor: as a teacher's. whitening: the encoder's order of linear
+    prediction, with which the decoder's noise has the spectrum that the mel states, too, else that of de-emphasis.
     likelihood: flow (x_t around the flow's output at z_<=t) or one_step_ahead (x_t by the flow's law given z_<t).
     posterior_scale: standard deviation of q(z_t | x_<=t) at the start; output_scale: that of the noise around the
     flow's output at the start, in units of the flow's own scale.
@@ -28,7 +28,7 @@ class WaveVAEConfig(StudentConfig):
     warm_start: bool = False
     encoder: StackConfig = dataclasses.field(default_factory=lambda: StackConfig(cycles=2))
     log_scale_floor: float = -9.0
-    linear_prediction: int = 0
+    whitening: int = 0
     likelihood: Literal["flow", "one_step_ahead"] = "flow"
     posterior_scale: float = 0.5
     output_scale: float = 0.5
@@ -36,6 +36,7 @@ class WaveVAEConfig(StudentConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.noise == "normal", "noise", self.noise, "normal, the prior of a WaveVAE")
+        require(self.linear_prediction == 0, "linear_prediction", self.linear_prediction, "0: see whitening")
         require(not self.warm_start, "warm_start", self.warm_start, "false: a WaveVAE has no teacher")
         for name in ("posterior_scale", "output_scale"):
             require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a positive number")
@@ -51,7 +52,7 @@ class WaveVAEConfig(StudentConfig):
             distribution=DistributionConfig("gaussian", log_scale_floor=self.log_scale_floor),
             pre_emphasis=self.pre_emphasis,
             gain=self.gain,
-            linear_prediction=self.linear_prediction,
+            linear_prediction=self.whitening,
             speakers=self.speakers,
             speaker_names=self.speaker_names,
             speaker_channels=self.speaker_channels,

@@ -72,7 +72,7 @@ class WaveVAE(Student):
         r"""p(x_t | z, x_<t), batch shape (B, T), at the decoder's pass of z: p(x | z) is the product over t.
 
         With y the flow's output, w_t = sum_j w_tj (x - y)_{t-j}, w_t0 = 1, is the difference through pre-emphasis and,
-        with config.linear_prediction, the whitening filter of the mel: w_t ~ N(0, (eta s_t)^2). One step ahead, x_t is
+        with config.whitening, the whitening filter of the mel: w_t ~ N(0, (eta s_t)^2). One step ahead, x_t is
         held against the flow's mean given z_<t: w_t + y_t - m_t ~ N(0, s_t^2). Both maps of x are unit triangular, so
         this is a density of x.
         """
