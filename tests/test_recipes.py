@@ -43,6 +43,7 @@ STUDENTS = {
     "demo_source_filter.yaml": "demo_teacher.yaml",
     "demo_student.yaml": "demo_teacher.yaml",
     "kathleen_student.yaml": "kathleen_teacher.yaml",
+    "kathleen_textbook.yaml": "kathleen_teacher.yaml",
     "paper_24khz_student.yaml": "paper_24khz_teacher.yaml",
     "student_gaussian.yaml": "teacher_gaussian.yaml",
     "student_mol.yaml": "teacher_mol.yaml",
