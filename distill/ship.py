@@ -29,6 +29,8 @@ from wavenet.weights import SUFFIX, Card
 _COMMANDS = {
     "teacher": "wavenet-train",
     "student": "distill-train",
+    "flow": "distill-train-flow",
+    "wavevae": "distill-train-wavevae",
     "pitch": "wavenet-train-pitch",
     "phones": "distill-train-phones",
 }
@@ -118,7 +120,7 @@ def card_of(
     if not isinstance(record, dict):
         raise UserError(f"{run}: found no record of its training, expected the run folder of a training")
     name_of_teacher = None
-    if stored.kind == "student":
+    if "teacher" in record:
         name_of_teacher = _teacher(teacher, record, run)
     else:
         require(teacher is None, "--teacher", teacher, f"none for a {stored.kind}")
@@ -134,7 +136,10 @@ def card_of(
     about = _corpus(corpus, audio, record, run) | {"licence": corpus_licence or licence}
     about["name"] = corpus_name or (BUNDLED if corpus == BUNDLED else Path(corpus).resolve().name)
     teachers = [] if name_of_teacher is None else ["--teacher", name_of_teacher]
-    usual = [_COMMANDS[stored.kind], "--config", "RECIPE.yaml", *teachers, "--data.root", about["name"]]
+    trained_by = _COMMANDS.get(stored.kind) if name_of_teacher is None else _COMMANDS["student"]
+    if trained_by is None:
+        raise UserError(f"{run}: found a {stored.kind}, expected one of {', '.join(_COMMANDS)}")
+    usual = [trained_by, "--config", "RECIPE.yaml", *teachers, "--data.root", about["name"]]
     return Card(
         name=name,
         kind=stored.kind,

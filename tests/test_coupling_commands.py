@@ -15,12 +15,14 @@ from distill.coupling.likelihood import held_out
 from distill.coupling.model import CouplingFlow
 from distill.coupling.train import main as train
 from distill.evaluate import main as evaluate
+from distill.ship import main as ship
 from distill.synthesize import main as synthesize
 from distill.train import main as distil
 from wavenet import checkpoint
 from wavenet.audio import read_audio
 from wavenet.data import corpus_folder, load_clip, open_corpus
 from wavenet.train import main as teach
+from wavenet.weights import read_card
 
 AUDIO = {"sample_rate": 8000, "n_fft": 256, "win_length": 256, "hop_length": 64, "n_mels": 20, "f_max": 4000.0}
 SIZES = {"cycles": 1, "layers": 2, "residual_channels": 8, "gate_channels": 16, "skip_channels": 8}
@@ -166,6 +168,24 @@ def test_synthesis_evaluation_and_benchmark_take_it(place, tmp_path, capsys):
     (row,) = json.loads((tmp_path / "speed.json").read_text())["rows"]
     assert (row["net"], row["method"]) == ("run", "parallel")
     assert row["samples_per_second"] > 0
+
+
+def test_a_flow_ships_with_its_teacher_where_it_had_one(place, tmp_path):
+    """As one file whose density is the run's; the card names the command that trained it."""
+    assert distil(arguments(place, "pupil", "shipped-pupil", 1)) == 0
+    for run, extra, trained in (
+        ("run", [], "distill-train-flow"),
+        ("shipped-pupil", ["--teacher", str(place / "teacher")], "distill-train"),
+    ):
+        out = tmp_path / f"{run}.safetensors"
+        whole = ["--name", "flow", "--corpus", str(place / "corpus"), "--licence", "MIT", "--out", str(out)]
+        assert ship([str(place / run), *whole, *extra]) == 0
+        card = read_card(out)
+        assert card.commands[0].split()[0] == trained
+        assert card.teacher == ("teacher" if extra else None)
+        mel, wav = torch.randn(1, 20, 4), 0.1 * torch.randn(1, 256)
+        with torch.no_grad():
+            assert torch.equal(models.load(out).log_prob(wav, mel), models.load(place / run).log_prob(wav, mel))
 
 
 @pytest.mark.parametrize(
