@@ -8,27 +8,21 @@ from typing import Any, NamedTuple
 SOURCE_FILTER, TEXTBOOK, KL_ONLY, FLOW_0 = "source-filter", "textbook", "textbook-kl-only", "flow 0 untrained"
 GRIFFIN_LIM, RECORDING = "griffin-lim", "recording"
 _BESIDE = {"flow 0": FLOW_0, "Griffin-Lim": GRIFFIN_LIM, "textbook": TEXTBOOK}
-_HOARSE = "textbook: F0 within 3%"  # said, and not held against the demo: that student whispers at this size
 
 
 class Gate(NamedTuple):
-    """A figure, what was expected of it, whether it was reached, and whether the demo fails without."""
+    """A figure, what was expected of it, and whether it was reached: the demo fails without."""
 
     name: str
     found: float
     expected: str
     passed: bool
 
-    @property
-    def required(self) -> bool:
-        """Whether the demo fails without it."""
-        return self.name != _HOARSE
-
     def as_dict(self) -> dict[str, Any]:
         """Everything, with the line to print."""
         reached = "reached" if self.passed else "NOT reached"
         line = f"{reached}: {self.name}: {self.found:.3f} (expected {self.expected})"
-        return {**self._asdict(), "required": self.required, "line": line}
+        return {**self._asdict(), "line": line}
 
 
 def check_gates(history: list[dict[str, float]], metrics: dict[str, Any]) -> list[dict[str, Any]]:
@@ -59,8 +53,8 @@ def check_gates(history: list[dict[str, float]], metrics: dict[str, Any]) -> lis
                 math.isclose(hummed, natural, abs_tol=0.1),
             ),
             Gate("textbook: KL falls by half", divergence[-1], f"below {half:.2f} nats/sample", divergence[-1] < half),
-            Gate("textbook: mel distance", theirs, "below 0.55 nats", theirs < 0.55),
+            Gate("textbook: mel distance", theirs, "below 0.45 nats", theirs < 0.45),
             Gate("textbook beats KL alone", theirs, f"below {alone:.3f} nats, the KL-only student's", theirs < alone),
-            Gate(_HOARSE, hoarse, "at least 0.30, below that it is hoarse", hoarse >= 0.30),
+            Gate("textbook: F0 within 3%", hoarse, "at least 0.30, below that it whispers", hoarse >= 0.30),
         )
     ]

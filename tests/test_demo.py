@@ -110,7 +110,7 @@ def test_missing_markers_run_and_recipes_are_named(run, tmp_path, capsys):
     assert "demo_pitch.yaml: found no such recipe" in capsys.readouterr().err
 
 
-def systems(ours=0.25, right=0.9, hummed=0.8, theirs=0.5, alone=0.7, hoarse=0.4):
+def systems(ours=0.25, right=0.9, hummed=0.8, theirs=0.4, alone=0.7, hoarse=0.4):
     def mean(mel, pitch, tone):
         return {"mean": {"mel_distance": mel, "f0_within_3_percent": pitch, "voiced_autocorrelation": tone}}
 
@@ -138,11 +138,10 @@ def test_gates_tell_good_from_bad():
     assert passed([4.0, 1.0], right=None)[1] is False
 
 
-def test_a_required_gate_that_is_missed_is_told_by_the_exit_status():
+def test_a_gate_that_is_missed_says_what_stands_beside_it():
     gates = check_gates([{"kl/kl": 4.0}, {"kl/kl": 3.0}], systems(ours=0.4))
-    assert [gate["required"] for gate in gates] == [True] * 6 + [False]
     assert gates[0]["line"].startswith("NOT reached: source-filter: mel distance: 0.400")
-    assert "flow 0 0.310, Griffin-Lim 0.100, textbook 0.500" in gates[0]["line"]
+    assert "flow 0 0.310, Griffin-Lim 0.100, textbook 0.400" in gates[0]["line"]
 
 
 @pytest.mark.parametrize(
