@@ -1,6 +1,6 @@
 """`distill-compare`: every kind of vocoder here, trained on one corpus for the same minutes, side by side.
 
-Each training gets the same minutes of one thread: its speed is measured first, and the steps that fit are what its
+Each training gets the same minutes of processor time: a step is measured first, and the steps that fit are what its
 schedule is made for. What a system learns from comes on top: a student's teacher, a signal model's pitch network. Then
 held-out clips: density, sound, cost. Everything resumes where it was left.
 """
@@ -8,7 +8,9 @@ held-out clips: density, sound, cost. Everything resumes where it was left.
 from __future__ import annotations
 
 import json
+import math
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,19 +27,19 @@ from distill.markers import check, fill
 from distill.systems import as_system
 from distill.train import main as distil
 from distill.wavevae.train import main as train_wavevae
-from wavenet import checkpoint
-from wavenet.arguments import from_dict, parse_arguments
-from wavenet.config import TrainConfig, require
+from wavenet.arguments import parse_arguments
+from wavenet.config import require
 from wavenet.data import load_clip, open_corpus
 from wavenet.errors import DONE, UserError, command
 from wavenet.pitch.train import main as train_pitch
-from wavenet.run import read_metrics
 from wavenet.train import main as train_teacher
 
 RECIPES = Path(__file__).resolve().parent.parent / "configs"
 PITCH, TEACHER, GAUSSIAN = "pitch", "teacher", "teacher-gaussian"
-_PROBE = {"train.steps": 30, "train.log_every": 10, "train.validate_every": 2**40, "train.checkpoint_every": 30}
-_SPEED = "train/samples_per_second"
+_PROBE = {"train.validate_every": 2**40, "train.checkpoint_every": 2**40, "data.validation_clips": 1}
+_SHORT, _LONG = 5, 35  # steps of the trainings that measure a step
+_LEAST = 1e-3  # seconds that they differ at least, on a clock that is coarse
+_PACE, _TAKEN = "seconds-a-step.json", "seconds.json"
 
 
 class System(NamedTuple):
@@ -79,7 +81,7 @@ SYSTEMS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Train every system for --minutes, measure them, fill the pages. Returns 0, or the status of a training."""
     arguments = parse_arguments(_parser(), argv)
-    require(arguments.minutes > 0, "--minutes", arguments.minutes, "a positive number")
+    require(0 < arguments.minutes < math.inf, "--minutes", arguments.minutes, "a positive number")
     require(arguments.clips > 0, "--clips", arguments.clips, "at least 1")
     pages = {name: Path(page) for name, page in ((TABLE, arguments.page), (MAP, arguments.map)) if page is not None}
     for section, page in pages.items():
@@ -104,24 +106,29 @@ class Comparison:
 
     def train(self) -> None:
         """Every system in turn. Raises _Ended with the first exit status that is not 0."""
-        self._train(
-            System("pitch network", "labels of a tracker", train_pitch, "demo_pitch.yaml"), self.out / PITCH, {}
-        )
+        pitch = System("pitch network", "labels of a tracker", train_pitch, "demo_pitch.yaml")
+        self._train(pitch, self.out / PITCH, {})
         for run, system in SYSTEMS.items():
-            self._train(system, self.out / run, {"train.steps": self.steps(run)})
+            steps = self.steps(run)
+            taken = self._train(system, self.out / run, {"train.steps": steps})
+            self._keep(_TAKEN, run, self._kept(_TAKEN).get(run, 0.0) + taken)
 
     def steps(self, run: str) -> int:
-        """Steps of a system's training that fit into the minutes: measured once, and kept beside the run."""
-        kept = self.out / "steps.json"
-        known: dict[str, int] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
-        if run not in known:
-            probe = self.out / "probes" / run
-            self._train(SYSTEMS[run], probe, _PROBE)
-            rate = next(line[_SPEED] for line in reversed(read_metrics(probe)) if _SPEED in line)
-            train = from_dict(TrainConfig, checkpoint.load(probe).extra["record"]["train"])
-            known[run] = max(1, round(60 * self.minutes * rate / (train.batch_size * train.crop_length)))
-            write_json(kept, known)
-        return known[run]
+        """Steps of a system's training that fit into the minutes.
+
+        Seconds a step are the difference of a longer and a shorter training, so that setting up does not count, after
+        one that compiles what wants compiling: processor time, measured once and kept.
+        """
+        known = self._kept(_PACE).get(run)
+        if known is None:
+            lengths = (_SHORT, _SHORT, _LONG)
+            taken = [
+                self._train(SYSTEMS[run], self.out / "probes" / f"{run}-{number}", _PROBE | {"train.steps": steps})
+                for number, steps in enumerate(lengths)
+            ]
+            known = max(taken[2] - taken[1], _LEAST) / (_LONG - _SHORT)
+            self._keep(_PACE, run, known)
+        return max(1, round(60 * self.minutes / known))
 
     def measure(self, clips: int) -> dict[str, Any]:
         """{"minutes", "data", "clips", "rows": a row for each system}: see distill.family and the table's columns."""
@@ -134,7 +141,7 @@ class Comparison:
         heard = evaluate(named, systems, audio, self.out / "evaluation")["systems"]
         rows = [
             {"run": run, "title": SYSTEMS[run].title, "signal": SYSTEMS[run].signal, "steps": self.steps(run)}
-            | {"sound": heard[run]["mean"]}
+            | {"sound": heard[run]["mean"], "cpu_seconds": self._kept(_TAKEN)[run]}
             | figures_of(model, chosen)
             for run, model in loaded.items()
         ]
@@ -148,7 +155,15 @@ class Comparison:
             "others": others,
         }
 
-    def _train(self, system: System, run: Path, settings: Mapping[str, object]) -> None:
+    def _kept(self, name: str) -> dict[str, float]:
+        path = self.out / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def _keep(self, name: str, run: str, value: float) -> None:
+        write_json(self.out / name, self._kept(name) | {run: value})
+
+    def _train(self, system: System, run: Path, settings: Mapping[str, object]) -> float:
+        """Train, or go on; CPU-seconds taken. Raises _Ended."""
         recipe = self.recipes / system.recipe
         if not recipe.is_file():
             raise UserError(f"{recipe}: found no such recipe; run from a clone, or say --recipes")
@@ -160,8 +175,10 @@ class Comparison:
             arguments += [option, str(self.out / needed)]
         if "--teacher" in system.needs:
             arguments.append("--force")  # a teacher of few minutes may know little: the table says so
+        begun = time.process_time()
         if status := system.train(arguments):
             raise _Ended(status)
+        return time.process_time() - begun
 
 
 class _Ended(Exception):
@@ -177,7 +194,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--out", type=str, default="runs/comparison", help="where everything goes")
     parser.add_argument("--recipes", type=str, default=str(RECIPES), help="where the demo_*.yaml are")
     parser.add_argument("--data", type=str, default="bundled", help="a corpus folder, or the bundled speech")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of one thread, for each training")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of processor time, for each training")
     parser.add_argument("--clips", type=int, default=4, help="held-out clips to measure on")
     parser.add_argument("--page", type=str, help="a page with markers for the table, e.g. docs/results.md")
     parser.add_argument("--map", type=str, help="a page with markers for the map, e.g. docs/theory.md")

@@ -14,9 +14,9 @@ def table_lines(figures: dict[str, Any]) -> list[str]:
     """A row a system: steps, cost, density, sound, speed; then what needs no training."""
     known = [name for name in _SOUND if any(row["sound"].get(name) is not None for row in figures["rows"])]
     titles = [f"{METRICS[name].heading} [{METRICS[name].unit}]".replace(" []", "") for name in known]
-    header = ["system", "steps", "MACs a sample", "density [nats/sample]", *titles, "samples / CPU-s"]
+    header = ["system", "steps", "CPU s", "MACs a sample", "density [nats/sample]", *titles, "samples / CPU-s"]
     lines = [
-        f"{figures['minutes']:g} minutes of one thread for each training on `{figures['data']}`, "
+        f"{figures['minutes']:g} minutes of processor time for each training on `{figures['data']}`, "
         f"{len(figures['clips'])} held-out clips; density: lower is better, ≤ marks a bound.",
         "",
         "| " + " | ".join(header) + " |",
@@ -24,10 +24,10 @@ def table_lines(figures: dict[str, Any]) -> list[str]:
     ]
     for row in figures["rows"]:
         speed = row["sampling_x"] * figures["sample_rate"]
-        cells = [row["title"], f"{row['steps']:,}", f"{row['macs']:,}", _density(row)]
+        cells = [row["title"], f"{row['steps']:,}", f"{row['cpu_seconds']:,.0f}", f"{row['macs']:,}", _density(row)]
         lines.append("| " + " | ".join([*cells, *_heard(row, known), f"{speed:,.0f}"]) + " |")
     for row in figures["others"]:
-        lines.append("| " + " | ".join([row["title"], "", "", "", *_heard(row, known), ""]) + " |")
+        lines.append("| " + " | ".join([row["title"], "", "", "", "", *_heard(row, known), ""]) + " |")
     return lines
 
 

@@ -6,14 +6,13 @@ import math
 import pytest
 import torch
 
-from distill import comparison
+from distill import comparison, family
 from distill.comparison import SYSTEMS, Comparison, System, main
 from distill.comparison_page import map_lines, table_lines
 from distill.family import figures_of, kind_of, nats
 from tests.conftest import AUDIO, small_student, small_teacher
 from tests.test_flow_coupling import small_flow
 from tests.test_wavevae import small_wavevae
-from wavenet import checkpoint
 from wavenet.audio import write_audio
 from wavenet.data import load_clip, open_corpus
 
@@ -69,18 +68,29 @@ def test_each_kind_is_told_apart(clips):
     assert kinds["student"].density_passes == kinds["teacher"].sampling_passes == "T"
 
 
-def test_figures_count_audio_and_not_clips(clips):
+def test_speeds_are_seconds_of_audio_in_a_cpu_second(clips, monkeypatch):
+    """Of a clock that goes on by half a second between two looks, and of the audio that was asked for."""
+    clock = iter(range(1000))
+    monkeypatch.setattr(family.time, "process_time", lambda: next(clock) / 2)
     found = figures_of(each_kind()["flow"], clips)
+    seconds = min(load_clip(clips[0], AUDIO).shape[0], 2 * AUDIO.sample_rate) / AUDIO.sample_rate
+    assert found["density_x"] == found["sampling_x"] == pytest.approx(2 * seconds)
     assert found["macs"] == each_kind()["flow"].macs_per_sample
-    assert found["density_x"] > 0
-    assert found["sampling_x"] > 0
     assert json.dumps(found)
 
 
 def row(**changes):
     kind = {"density": "lower bound", "density_passes": "1", "sampling_passes": "1"}
     sound = {"mel_distance": 0.5, "f0_within_3_percent": None, "stoi": None}
-    plain = {"title": "X", "signal": "bound", "steps": 1234, "sound": sound, "nats": -4.567, "macs": 98765}
+    plain = {
+        "title": "X",
+        "signal": "bound",
+        "steps": 1234,
+        "cpu_seconds": 61.4,
+        "sound": sound,
+        "nats": -4.567,
+        "macs": 98765,
+    }
     return plain | {"kind": kind, "density_x": 2.0, "sampling_x": 3.0} | changes
 
 
@@ -88,40 +98,36 @@ def test_pages_mark_bounds_and_leave_out_what_nothing_has():
     figures = {"minutes": 2.0, "data": "bundled", "sample_rate": 8000, "clips": ["a", "b"]}
     figures |= {"rows": [row()], "others": [{"title": "griffin-lim", "sound": {"mel_distance": 0.1}}]}
     table = table_lines(figures)
-    assert table[0].startswith("2 minutes of one thread for each training on `bundled`, 2 held-out clips")
-    assert (
-        table[2] == "| system | steps | MACs a sample | density [nats/sample] | mel distance [nats] | samples / CPU-s |"
-    )
-    assert table[4:] == ["| X | 1,234 | 98,765 | ≤ -4.57 | 0.500 | 24,000 |", "| griffin-lim |  |  |  | 0.100 |  |"]
+    assert table[0].startswith("2 minutes of processor time for each training on `bundled`, 2 held-out clips")
+    titles = ["system", "steps", "CPU s", "MACs a sample", "density [nats/sample]", "mel distance [nats]"]
+    assert table[2] == f"| {' | '.join(titles)} | samples / CPU-s |"
+    assert table[4:] == [
+        "| X | 1,234 | 61 | 98,765 | ≤ -4.57 | 0.500 | 24,000 |",
+        "| griffin-lim |  |  |  |  | 0.100 |  |",
+    ]
     assert map_lines(figures)[2] == "| X | bound | lower bound | 1 | 2 | ≤ -4.57 | 1 | 3 | 0.500 |"
 
 
-def test_steps_fill_the_minutes_at_the_speed_that_was_measured_once(tmp_path, monkeypatch):
-    """minutes x rate / (batch x crop), by the last line of a short training; kept for the next call."""
-    calls = []
+def test_steps_fill_the_minutes_at_the_pace_of_a_step_without_its_setting_up(tmp_path, monkeypatch):
+    """A clock that charges 7 s for setting up, 20 more the first time, and 0.5 a step; kept, for any minutes."""
+    calls, clock = [], [0.0]
 
     def training(arguments):
-        """What a training leaves: its log and its settings."""
+        """Let the clock run as a training would."""
         calls.append(arguments)
-        run = arguments[arguments.index("--out") + 1]
-        checkpoint.save(
-            tmp_path / run / "checkpoint.pt",
-            kind="flow",
-            config={},
-            model_state={},
-            extra={"record": {"train": {"batch_size": 4, "crop_length": 1000}}},
-        )
-        lines = [{"step": step, "train/samples_per_second": speed} for step, speed in ((10, 1.0), (20, 2000.0))]
-        (tmp_path / run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        clock[0] += 7 + (20 if len(calls) == 1 else 0) + 0.5 * int(arguments[arguments.index("--train.steps") + 1])
         return 0
 
+    monkeypatch.setattr(comparison.time, "process_time", lambda: clock[0])
     (tmp_path / "recipe.yaml").touch()
     system = System("X", "bound", training, "recipe.yaml", {"--teacher": "teacher"}, {"model.noise": "normal"})
     monkeypatch.setitem(SYSTEMS, "x", system)
-    (tmp_path / "out" / "probes" / "x").mkdir(parents=True)
-    found = Comparison(tmp_path / "out", tmp_path, "bundled", 3.0)
-    assert found.steps("x") == found.steps("x") == 3 * 60 * 2000 / 4000
-    (said,) = calls
+    (tmp_path / "out").mkdir()
+    assert Comparison(tmp_path / "out", tmp_path, "bundled", 3.0).steps("x") == 3 * 60 / 0.5
+    assert len(calls) == 3
+    assert Comparison(tmp_path / "out", tmp_path, "bundled", 6.0).steps("x") == 6 * 60 / 0.5
+    assert len(calls) == 3
+    said = calls[0]
     assert said[said.index("--teacher") + 1] == str(tmp_path / "out" / "teacher")
     assert said[said.index("--model.noise") + 1] == "normal"
     assert "--force" in said
@@ -130,6 +136,7 @@ def test_steps_fill_the_minutes_at_the_speed_that_was_measured_once(tmp_path, mo
 def test_mistakes_cost_a_line_and_an_interruption_its_status(tmp_path, capsys, monkeypatch):
     for arguments, message in (
         (["--minutes", "0"], "--minutes: found 0.0, expected a positive number"),
+        (["--minutes", "inf"], "--minutes: found inf, expected a positive number"),
         (["--recipes", str(tmp_path)], "demo_pitch.yaml: found no such recipe"),
         (["--page", str(tmp_path / "absent.md")], "absent.md: found no markers, expected <!-- comparison:begin -->"),
     ):
@@ -153,6 +160,6 @@ def test_the_whole_command_in_miniature(tmp_path):
     text = page.read_text()
     assert text.count("| RealNVP |") == 2
     assert "| griffin-lim |" in text
-    before = (tmp_path / "out" / "steps.json").read_bytes()
+    before = (tmp_path / "out" / "seconds-a-step.json").read_bytes()
     assert main(arguments) == 0
-    assert (tmp_path / "out" / "steps.json").read_bytes() == before
+    assert (tmp_path / "out" / "seconds-a-step.json").read_bytes() == before
