@@ -19,6 +19,8 @@ _VALIDATION = {  # heading and unit of what a training measures on held-out clip
     "nll": ("NLL", "nats/sample"),
     "bits": ("NLL", "bits/sample"),
     "nll_density": ("NLL as a density", "nats/sample"),
+    "elbo/elbo": ("ELBO", "nats/sample"),
+    "elbo/kl": ("KL of the posterior", "nats/sample"),
     "kl/kl": ("KL to the teacher", "nats/sample"),
     "kl/cross_entropy": ("cross entropy", "nats/sample"),
     "kl/entropy": ("entropy", "nats/sample"),
@@ -52,7 +54,7 @@ def key_figures(card: Card) -> str:
     evaluation, validation = card.metrics.get("evaluation", {}), card.metrics.get("validation", {})
     found = [_evaluated(name, evaluation[name]) for name in _KEY_FIGURES if name in evaluation]
     if not found:
-        found = [_validated(name, validation[name]) for name in ("nll", "kl/kl") if name in validation]
+        found = [_validated(name, validation[name]) for name in ("nll", "kl/kl", "elbo/elbo") if name in validation]
     return ", ".join(found) or "none"
 
 

@@ -1,4 +1,4 @@
-"""The comparison on two pages: a table of figures, and a map of what each kind of system gives. Nothing is typed."""
+"""The comparison on two pages: a table of figures, and a map of what each kind of system gives. No figure is typed."""
 
 from __future__ import annotations
 

@@ -71,9 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_packages()
     student = models.load(arguments.checkpoint)
     if not isinstance(student, Student):
-        raise UserError(f"{arguments.checkpoint}: found a {type(student).__name__.lower()}, expected a student")
+        kind = next(kind for kind, (_, found) in models.KINDS.items() if isinstance(student, found))
+        raise UserError(f"{arguments.checkpoint}: found a {kind}, expected a student")
     order = student.config.linear_prediction
-    require(order == 0, f"{arguments.checkpoint}: linear_prediction", order, "0: its recursion is no graph")
+    require(order == 0, f"{arguments.checkpoint}: linear_prediction", order, "0: a file has no recursion")
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:

@@ -17,6 +17,9 @@ LOGGED = {
     "validation/kl/entropy": ("entropy", "nats/sample"),
     "validation/loss/stft": ("STFT term, weighted", ""),
     "validation/mel/nats": ("mel term", "nats"),
+    "validation/elbo/elbo": ("ELBO", "nats/sample"),
+    "validation/elbo/kl": ("KL of the posterior", "nats/sample"),
+    "validation/prior/mel/nats": ("mel term of prior samples", "nats"),
     "health/voiced_autocorrelation": ("voiced autocorrelation", ""),
     "health/noise_floor": ("noise floor", "dBFS"),
 }

@@ -136,7 +136,6 @@ def test_steps_fill_the_minutes_at_the_pace_of_a_step_without_its_setting_up(tmp
 def test_mistakes_cost_a_line_and_an_interruption_its_status(tmp_path, capsys, monkeypatch):
     for arguments, message in (
         (["--minutes", "0"], "--minutes: found 0.0, expected a positive number"),
-        (["--minutes", "inf"], "--minutes: found inf, expected a positive number"),
         (["--recipes", str(tmp_path)], "demo_pitch.yaml: found no such recipe"),
         (["--page", str(tmp_path / "absent.md")], "absent.md: found no markers, expected <!-- comparison:begin -->"),
     ):

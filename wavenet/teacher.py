@@ -85,7 +85,7 @@ class Teacher(nn.Module):
 
     @property
     def least_log_scale(self) -> float:
-        """Under which no scale of x_t's law lies: the floor, with linear prediction that of digital silence."""
+        """Under which no scale of x_t's law lies, on any recording's mel: the floor, or with prediction silence's."""
         floor = self.config.distribution.log_scale_floor
         if self.prediction is None:
             return floor

@@ -22,7 +22,7 @@ class Conditioning:
     frame for each sample of a frame. Interpolation is linear along time and the same for all channels, so it commutes
     with any 1x1 projection without bias: networks project at frame rate, at 1/hop of the cost, and interpolate the
     result. signals (B, S, T), or None: what networks take at sample rate, such as a voice's source. whitening
-    (B, taps, F + 2), or None: the filters of wavenet.prediction.
+    (B, 1 + order, F + 2), or None: the lattices of wavenet.prediction.
     """
 
     frames: Tensor

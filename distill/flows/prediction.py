@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from distill.flows.base import Flow
 from wavenet.fused.availability import expect_compiler
@@ -48,12 +49,14 @@ class _Colour(torch.autograd.Function):
         """Speech (B, T) of a residual (B, T)."""
         from wavenet.fused.lattice import colour  # numba takes half a second to import, and most models do without
 
+        assert not ctx.needs_input_grad[1], "lattices come from mels, which are data"
         ctx.save_for_backward(lattice, kernel)
         return colour(residual, lattice, kernel)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """Of the residual; lattices come from mels, which are data."""
+        """Of the residual."""
         from wavenet.fused.lattice import transposed
 
         return transposed(gradients[0], *ctx.saved_tensors), None, None

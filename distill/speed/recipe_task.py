@@ -54,6 +54,8 @@ class RecipeTask:
     def build(self, folder: Path) -> tuple[Task, TrainConfig, Dataset[Batch]]:
         """The task, its settings, and batches of the recipe's own corpus; `folder` takes the pitch labels."""
         settings = read(self.recipe)
+        known = "kind" not in settings and not {"squeeze", "encoder"} & set(settings["model"])
+        require(known, "recipe", self.recipe, "that of a teacher or of an inverse-autoregressive student")
         data, config = from_dict(DataConfig, settings["data"]), from_dict(TrainConfig, settings["train"])
         config = dataclasses.replace(config, threads=self.threads, device=self.device)
         config = dataclasses.replace(config, log_every=_NEVER, validate_every=_NEVER, checkpoint_every=_NEVER)

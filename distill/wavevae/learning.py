@@ -16,8 +16,9 @@ from distill.vitals import mean_signs, vital_signs
 from distill.wavevae.config import ElboConfig
 from distill.wavevae.model import Elbo, WaveVAE
 from wavenet.config import AudioConfig, require
-from wavenet.data import Batch, Clip, load_clip
+from wavenet.data import Batch, Clip, clip_length, load_clip
 from wavenet.device import full_precision
+from wavenet.errors import UserError
 from wavenet.likelihood import clip_speaker, first_scored, random_offset
 from wavenet.pitch.tracker import F0Track, track
 from wavenet.stopwatch import part
@@ -63,6 +64,17 @@ class VariationalLearning:
             for setting, size in ({} if spectral is None else spectral.windows(self.audio)).items():
                 require(size <= most, setting, size, f"at most {most}, half of train.crop_length")
 
+    def long_enough(self, clips: Sequence[Clip]) -> list[Clip]:
+        """The clips that hold the longest window of what validation hears. Raises UserError for none."""
+        require(len(clips) > 0, "dev clips", 0, "at least one to validate on")
+        spectral = self.config.spectral("prior")
+        windows = {} if spectral is None else spectral.windows(self.audio)
+        setting, largest = max(windows.items(), key=lambda item: item[1], default=("", 0))
+        found = [clip for clip in clips if clip_length(clip, self.audio) >= largest]
+        if not found:
+            raise UserError(f"dev clips: found {len(clips)}, none longer than {setting} {largest} needs")
+        return found
+
     def loss(self, model: nn.Module, numbered: StepBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """{"loss", "loss/elbo", "loss/<section>_<term>", "elbo/...", "<section>/..."}: scalars."""
         assert isinstance(model, WaveVAE)
@@ -85,7 +97,6 @@ class VariationalLearning:
     @full_precision()
     def validate(self, model: WaveVAE, clips: Sequence[Clip]) -> Validation:
         """The bound of whole clips; of at most 4 s of each, at prior noise, spectral terms and signs of health."""
-        require(len(clips) > 0, "dev clips", 0, "at least one to validate on")
         scalars = held_out(model, clips)
         sounds: dict[str, Tensor] = {}
         health: list[dict[str, float]] = []

@@ -73,6 +73,7 @@ def train_wavevae(
         raise UserError(f"--pitch: found {pitch}, expected none for a decoder without a source_filter")
     learning = VariationalLearning(objective, model_config.audio, config.crop_length)
     corpus = open_training_corpus(data, model_config.audio)
+    heard = learning.long_enough(corpus.dev)[: data.validation_clips]  # known now, not at the first validation
     torch.manual_seed(config.seed)
     model_config, model = build_measured(WaveVAE, KIND, model_config, corpus, run)
     if model.pitch is not None and net is not None:
@@ -85,7 +86,7 @@ def train_wavevae(
 
     def validate(average: nn.Module) -> Validation:
         assert isinstance(average, WaveVAE)
-        return learning.validate(average, corpus.dev[: data.validation_clips])
+        return learning.validate(average, heard)
 
     def batches() -> Dataset[StepBatch]:
         return Numbered(crops if net is None else with_pitch(crops, run, data.workers, pitch))
