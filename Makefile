@@ -33,13 +33,17 @@ weights: environment
 		--out "$(WEIGHTS)/teacher"
 	$(BIN)/python scripts/train_student.py --config $(CONFIGS)/kathleen_student.yaml --teacher "$(WEIGHTS)/teacher" \
 		--pitch "$(WEIGHTS)/pitch" --data.root "$(WEIGHTS)/data" --out "$(WEIGHTS)/student" $(DISTIL)
-	$(BIN)/python scripts/evaluate.py "$(WEIGHTS)/teacher" "$(WEIGHTS)/student" --data "$(WEIGHTS)/data" --clips 20 \
-		--out "$(WEIGHTS)/evaluation" --overwrite
+	$(BIN)/python scripts/train_student.py --config $(CONFIGS)/kathleen_textbook.yaml --teacher "$(WEIGHTS)/teacher" \
+		--data.root "$(WEIGHTS)/data" --out "$(WEIGHTS)/student_textbook" $(DISTIL)
+	$(BIN)/python scripts/evaluate.py "$(WEIGHTS)/teacher" "$(WEIGHTS)/student" "$(WEIGHTS)/student_textbook" \
+		--data "$(WEIGHTS)/data" --clips 20 --out "$(WEIGHTS)/evaluation" --overwrite
 	$(BIN)/python scripts/ship.py "$(WEIGHTS)/teacher" --name teacher --corpus "$(WEIGHTS)/data" --licence "$(LICENCE)" \
 		--metrics "$(WEIGHTS)/evaluation/metrics.json" --out "$(WEIGHTS)/teacher.safetensors" --overwrite
-	$(BIN)/python scripts/ship.py "$(WEIGHTS)/student" --name student --corpus "$(WEIGHTS)/data" --licence "$(LICENCE)" \
-		--teacher "$(WEIGHTS)/teacher" --metrics "$(WEIGHTS)/evaluation/metrics.json" \
-		--out "$(WEIGHTS)/student.safetensors" --overwrite
+	for student in student student_textbook; do \
+		$(BIN)/python scripts/ship.py "$(WEIGHTS)/$$student" --name $$student --corpus "$(WEIGHTS)/data" \
+			--licence "$(LICENCE)" --teacher "$(WEIGHTS)/teacher" --metrics "$(WEIGHTS)/evaluation/metrics.json" \
+			--out "$(WEIGHTS)/$$student.safetensors" --overwrite || exit $$?; \
+	done
 
 lint: environment
 	$(BIN)/ruff check .
