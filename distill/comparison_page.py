@@ -14,10 +14,10 @@ def table_lines(figures: dict[str, Any]) -> list[str]:
     """A row a system: steps, cost, density, sound, speed; then what needs no training."""
     known = [name for name in _SOUND if any(row["sound"].get(name) is not None for row in figures["rows"])]
     titles = [f"{METRICS[name].heading} [{METRICS[name].unit}]".replace(" []", "") for name in known]
-    header = ["system", "steps", "CPU s", "MACs a sample", "density [nats/sample]", *titles, "samples / CPU-s"]
+    header = ["system", "steps", "CPU s", "MACs a sample", "-log density [nats/sample]", *titles, "samples / CPU-s"]
     lines = [
         f"{figures['minutes']:g} minutes of processor time for each training on `{figures['data']}`, "
-        f"{len(figures['clips'])} held-out clips; density: lower is better, ≤ marks a bound.",
+        f"{len(figures['clips'])} held-out clips; density: the lower the better, ≤ marks a bound.",
         "",
         "| " + " | ".join(header) + " |",
         "|---|" + "---:|" * (len(header) - 1),

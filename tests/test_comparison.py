@@ -99,7 +99,7 @@ def test_pages_mark_bounds_and_leave_out_what_nothing_has():
     figures |= {"rows": [row()], "others": [{"title": "griffin-lim", "sound": {"mel_distance": 0.1}}]}
     table = table_lines(figures)
     assert table[0].startswith("2 minutes of processor time for each training on `bundled`, 2 held-out clips")
-    titles = ["system", "steps", "CPU s", "MACs a sample", "density [nats/sample]", "mel distance [nats]"]
+    titles = ["system", "steps", "CPU s", "MACs a sample", "-log density [nats/sample]", "mel distance [nats]"]
     assert table[2] == f"| {' | '.join(titles)} | samples / CPU-s |"
     assert table[4:] == [
         "| X | 1,234 | 61 | 98,765 | ≤ -4.57 | 0.500 | 24,000 |",
