@@ -226,7 +226,7 @@ def test_synthesize_takes_an_engine(work, capsys):
     assert np.abs(found["tiled"] - found["torch"]).max() <= 4  # 1e-4 of full scale
     assert not capsys.readouterr().err
     assert main(["teacher.pt", "speech.wav", "--out", "no", "--engine", "tiled"]) == 2
-    assert "--engine: found 'tiled', expected torch: only students have engines" in capsys.readouterr().err
+    assert "--engine: found 'tiled', expected auto: only students have engines" in capsys.readouterr().err
     assert main(["student.pt", "speech.wav", "--out", "no", "--engine", "steam"]) == 2
 
 

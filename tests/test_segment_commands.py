@@ -187,5 +187,5 @@ def test_a_vae_of_segments_is_no_vocoder(place, tmp_path, capsys):
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines == [
         f"distill-synthesize: {place / 'run'}: found a model of kind 'segmentvae', "
-        "expected one of teacher, student, flow"
+        "expected one of teacher, student, flow, wavevae"
     ]
