@@ -127,7 +127,7 @@ class Student(nn.Module):
             signal, loc, log_scale = signal * s + m, loc * s + m, log_scale + log_s
         if self.synthesis is not None:
             assert cond.whitening is not None
-            signal, _ = self.synthesis(signal, cond)
+            signal = self.synthesis.speech(signal, cond)
             rest, scale = whiten(signal, cond.whitening, self.synthesis.kernel)
             loc, log_scale = (loc - rest) / scale, log_scale - scale.log()
         wav, _ = self.de_emphasis(signal)
@@ -203,7 +203,7 @@ class Student(nn.Module):
             chunks.append(signal[:, (first - begin) * hop :])
         signal = torch.cat(chunks, 1)
         if self.synthesis is not None and self.prediction is not None:
-            signal, _ = self.synthesis(signal, dataclasses.replace(cond, whitening=self.prediction(mel)))
+            signal = self.synthesis.speech(signal, dataclasses.replace(cond, whitening=self.prediction(mel)))
         wav, _ = self.de_emphasis(signal)
         return wav
 

@@ -29,11 +29,16 @@ class Synthesis(Flow):
         self.register_buffer("kernel", linear_kernel(hop_length), persistent=False)
 
     def forward(self, noise: Tensor, cond: Conditioning | None = None) -> tuple[Tensor, Tensor]:
-        """Residual -> emphasised speech. Raises UserError where numba does not compile."""
-        expect_compiler("linear prediction", "a model without it")
-        with torch.autocast(noise.device.type, enabled=False):  # the filter is part of the signal itself
-            speech: Tensor = _Colour.apply(noise, _lattice(cond), self.kernel)
+        """Residual -> emphasised speech, and the log determinant. Raises UserError as `speech` does."""
+        speech = self.speech(noise, cond)
         return speech, -self.inverse(speech, cond)[1]
+
+    def speech(self, residual: Tensor, cond: Conditioning | None) -> Tensor:
+        """The signal alone. Raises UserError where numba does not compile."""
+        expect_compiler("linear prediction", "a model without it")
+        with torch.autocast(residual.device.type, enabled=False):  # the filter is part of the signal itself
+            made: Tensor = _Colour.apply(residual, _lattice(cond), self.kernel)
+        return made
 
     def inverse(self, signal: Tensor, cond: Conditioning | None = None) -> tuple[Tensor, Tensor]:
         """Emphasised speech -> residual."""
