@@ -41,16 +41,20 @@ _CLIPS = 4
 
 
 class Variant(NamedTuple):
-    """A student: its recipe, the weights of its loss, its teacher."""
+    """A student: its recipe, the weights of its loss, its teacher, whether it makes the residual of linear prediction."""
 
     recipe: str
     weights: dict[str, float]
     teacher: str = TEACHER
+    predicts: bool = False
 
 
 # Weights bring the gradients of stft, mel, power and perceptual to one order of size, as `health/grad/...` shows them.
 VARIANTS = {
     "textbook IAF": Variant(_TEXTBOOK, {"kl": 1.0, "stft": 30.0}),
+    "linear prediction, KL + STFT": Variant(_TEXTBOOK, {"kl": 1.0, "stft": 30.0}, predicts=True),
+    "linear prediction, KL only": Variant(_TEXTBOOK, {"kl": 1.0}, predicts=True),
+    "linear prediction, STFT only": Variant(_TEXTBOOK, {"stft": 30.0}, predicts=True),
     "source-filter, KL + STFT": Variant(_SOURCE_FILTER, {"kl": 1.0, "stft": 30.0}),
     "source-filter, KL only": Variant(_SOURCE_FILTER, {"kl": 1.0}),
     "source-filter, STFT only": Variant(_SOURCE_FILTER, {"stft": 30.0}),
@@ -63,8 +67,9 @@ VARIANTS = {
     "source teacher, KL only": Variant(_SOURCE_FILTER, {"kl": 1.0}, SOURCED),
 }
 FLOW_0 = "flow 0 untrained"
-# What KL adds to the sound beyond STFT, under either teacher: (with, without).
+# What KL adds to the sound beyond STFT, with either kind of student, under either teacher: (with, without).
 QUESTIONS = {
+    "student without a signal model, plain teacher": ("linear prediction, KL + STFT", "linear prediction, STFT only"),
     "plain teacher": ("source-filter, KL + STFT", "source-filter, STFT only"),
     "source-conditioned teacher": ("source teacher, KL + STFT", "source teacher, STFT only"),
 }
@@ -170,6 +175,8 @@ class Ablation:
         extra += ["--train.steps", str(steps), "--train.seed", str(seed), "--train.threads", "1", "--force"]
         if variant.recipe == _SOURCE_FILTER:
             extra += ["--pitch", str(self.place(PITCH))]
+        elif not variant.predicts:
+            extra += ["--model.linear_prediction", "0"]
         if "perceptual" in variant.weights:
             extra += ["--phones", str(self.place(PHONES))]
         return Job(self._arguments(variant.recipe, run, extra), Path(f"{run}.log"))

@@ -62,6 +62,35 @@ def test_a_source_teacher_brings_its_pitch_network(made):
     assert_equal_weights(made / "resourced", made / "sourced")
 
 
+def test_a_teacher_may_begin_with_those_of_another_law(made, capsys):
+    assert teach(retaught(made, "normal", 1, *STILL, "--model.distribution.kind", "gaussian")) == 0
+    said = capsys.readouterr().err
+    assert "dB from those of its training, for distribution.kind = gaussian, with a new last layer" in said
+    old, new = (checkpoint.weights(checkpoint.load(made / run)) for run in ("teacher", "normal"))
+    assert old.keys() == new.keys()
+    for name in old:
+        if name.startswith("stack.output."):
+            assert new[name].shape[0] == 2
+        else:
+            torch.testing.assert_close(new[name], old[name], rtol=0, atol=1e-6, msg=name)
+    assert teach(retaught(made, "deeper", 1, *STILL, "--model.distribution.log_scale_floor", "-8")) == 0
+    assert "for distribution.log_scale_floor = -8.0\n" in capsys.readouterr().err
+    assert_equal_weights(made / "deeper", made / "teacher")
+
+
+def test_a_student_with_a_prior_may_begin_with_those_of_other_noise(made, capsys):
+    """Both noises leave flow 0 at one level: what it makes of silence and of noise is equally loud on the average."""
+    assert distil(again(made, "normally", 1, *STILL, "--model.noise", "normal")) == 0
+    assert "for noise = normal\n" in capsys.readouterr().err
+    assert_equal_weights(made / "normally", made / "student")
+    mel = torch.full((8, 20, 40), -2.0)
+    loud = [
+        model.sample(mel, generator=torch.Generator().manual_seed(1)).square().mean().log()
+        for model in (models.load(made / "student"), models.load(made / "normally"))
+    ]
+    assert abs(loud[0] - loud[1]) < 0.1
+
+
 def test_such_a_run_resumes_bit_exact(made):
     assert distil(again(made, "whole again", 4)) == 0
     assert distil(again(made, "parts again", 2)) == 0
@@ -90,7 +119,7 @@ def test_files_and_shipped_names_serve_as_init_and_teacher(made, tmp_path, monke
     [
         ({"init": "teacher"}, "teacher, a teacher, expected a student"),
         ({"extra": ["--model.upsample.channels", "9"]}, "with upsample.channels = 8, expected 9, as the recipe says"),
-        ({"extra": ["--model.noise", "normal"]}, "with noise = logistic, expected normal"),
+        ({"extra": ["--model.noise", "normal", "--model.prior", "none"]}, "with noise = logistic, expected normal; pri"),
         ({"extra": ["--model.prior", "none"]}, "with prior = source_filter, expected none"),
         ({"extra": ["--pitch", "pitch"]}, "--pitch: found pitch, expected none with --init"),
         ({"init": "absent"}, "absent: found no such file, expected a run folder, a checkpoint file, or the name"),
@@ -106,7 +135,7 @@ def test_what_does_not_fit_a_student_is_one_line(made, capsys, arguments, messag
 def test_what_does_not_fit_a_teacher_is_one_line(made, capsys):
     for extra, message in (
         (["--model.stack.layers", "2", "--model.pre_emphasis", "0.8"], "with pre_emphasis = 0.9, expected 0.8; stack."),
-        (["--model.distribution.kind", "gaussian"], "with distribution.kind = mol, expected gaussian"),
+        (["--model.distribution.kind", "gaussian", "--model.pre_emphasis", "0.8"], "with pre_emphasis = 0.9, expected"),
         (["--model.source", "true"], "a teacher without a pitch network, expected one"),
         (["--pitch", str(made / "pitch")], "expected none with --init"),
     ):

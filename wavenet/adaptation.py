@@ -2,6 +2,9 @@ r"""A new run that begins with trained weights: of the same model, moved to the 
 
 With gain g_0 in the weights and g_1 on the new recordings, every network's mel statistics move by log(g_0 / g_1):
 speech that is merely louder or softer than that of the first training then looks the same to all of them.
+
+A teacher may get another law of x_t so: of its network the last layer alone depends on that, and begins anew. A student
+with a prior may get other noise: flow 0 brings it to the same level, and the flows after it hear no more of it than that.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ _FREE = {
     "pitch.mel_jitter",
     "pitch.level_jitter",
 }
+_LAW = {f"distribution.{name}" for name in ("kind", "components", "bits", "log_scale_floor")}
+_LAST_LAYER = "stack.output."
 
 
 class Initial:
@@ -67,23 +72,33 @@ class Initial:
     def into(self, model: Any) -> str:
         """Give `model` these weights, at its own level; what to say about it.
 
-        Raises UserError that names every setting in which the configurations differ, unless weights do not know of it.
+        Raises UserError that names every setting in which the configurations differ, unless weights do not know of it
+        or the model can do with them nevertheless (see the top of this file).
         """
         known = from_dict(type(model.config), self.stored.config)
         theirs, ours = flat(to_dict(known)), flat(to_dict(model.config))
         pitched = getattr(model, "pitch", None) is not None  # else its settings say nothing of the weights
-        wrong = [
-            f"{name} = {theirs.get(name)}, expected {ours.get(name)}"
+        free = _FREE | (_LAW if self.stored.kind == "teacher" else set())
+        free |= {"noise"} if getattr(model, "prior", None) is not None else set()
+        differing = [
+            name
             for name in sorted(theirs.keys() | ours.keys())
-            if theirs.get(name) != ours.get(name) and name not in _FREE and (pitched or not name.startswith("pitch."))
+            if theirs.get(name) != ours.get(name) and (pitched or not name.startswith("pitch."))
         ]
+        wrong = [f"{name} = {theirs.get(name)}, expected {ours.get(name)}" for name in differing if name not in free]
         if wrong:
             raise UserError(f"--init: found {self.path} with {'; '.join(wrong)}, as the recipe says")
-        fill(model, self.tensors, self.path)
+        changed = [f"{name} = {ours.get(name)}" for name in differing if name in _LAW | {"noise"}]
+        fresh = {name: value for name, value in model.state_dict().items() if name.startswith(_LAST_LAYER)}
+        renewed = "distribution.kind" in differing or any(
+            name in self.tensors and self.tensors[name].shape != value.shape for name, value in fresh.items()
+        )
+        fill(model, self.tensors | fresh if renewed else self.tensors, self.path)
         louder = math.log((known.gain or 1.0) / (model.config.gain or 1.0))
         move(model, louder)
         level = f", recordings {20 * louder / math.log(10):+.1f} dB from those of its training"
-        return f"weights: those of {self.path} at step {self.stored.step}, to begin with{level}"
+        other = f", for {', '.join(changed)}{', with a new last layer' if renewed else ''}" if changed else ""
+        return f"weights: those of {self.path} at step {self.stored.step}, to begin with{level}{other}"
 
 
 @torch.no_grad()
