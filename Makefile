@@ -35,15 +35,20 @@ weights: environment
 		--pitch "$(WEIGHTS)/pitch" --data.root "$(WEIGHTS)/data" --out "$(WEIGHTS)/student" $(DISTIL)
 	$(BIN)/python scripts/train_student.py --config $(CONFIGS)/kathleen_textbook.yaml --teacher "$(WEIGHTS)/teacher" \
 		--data.root "$(WEIGHTS)/data" --out "$(WEIGHTS)/student_textbook" $(DISTIL)
-	$(BIN)/python scripts/evaluate.py "$(WEIGHTS)/teacher" "$(WEIGHTS)/student" "$(WEIGHTS)/student_textbook" \
-		--data "$(WEIGHTS)/data" --clips 20 --out "$(WEIGHTS)/evaluation" --overwrite
-	$(BIN)/python scripts/ship.py "$(WEIGHTS)/teacher" --name teacher --corpus "$(WEIGHTS)/data" --licence "$(LICENCE)" \
-		--metrics "$(WEIGHTS)/evaluation/metrics.json" --out "$(WEIGHTS)/teacher.safetensors" --overwrite
-	for student in student student_textbook; do \
-		$(BIN)/python scripts/ship.py "$(WEIGHTS)/$$student" --name $$student --corpus "$(WEIGHTS)/data" \
-			--licence "$(LICENCE)" --teacher "$(WEIGHTS)/teacher" --metrics "$(WEIGHTS)/evaluation/metrics.json" \
-			--out "$(WEIGHTS)/$$student.safetensors" --overwrite || exit $$?; \
-	done
+	$(BIN)/python scripts/train_teacher.py --config $(CONFIGS)/kathleen_gaussian_teacher.yaml --init "$(WEIGHTS)/teacher" \
+		--data.root "$(WEIGHTS)/data" --out "$(WEIGHTS)/teacher_gaussian"
+	$(BIN)/python scripts/train_student.py --config $(CONFIGS)/kathleen_gaussian_student.yaml --init "$(WEIGHTS)/student" \
+		--teacher "$(WEIGHTS)/teacher_gaussian" --data.root "$(WEIGHTS)/data" --out "$(WEIGHTS)/student_gaussian" $(DISTIL)
+	$(BIN)/python scripts/evaluate.py $(patsubst %,"$(WEIGHTS)/%",teacher student student_textbook teacher_gaussian \
+		student_gaussian) --data "$(WEIGHTS)/data" --clips 20 --out "$(WEIGHTS)/evaluation" --overwrite
+	set -e; ship() { $(BIN)/python scripts/ship.py "$(WEIGHTS)/$$1" --name $$1 --corpus "$(WEIGHTS)/data" \
+		--licence "$(LICENCE)" --metrics "$(WEIGHTS)/evaluation/metrics.json" --out "$(WEIGHTS)/$$1.safetensors" \
+		--overwrite $${2:+--init "$(WEIGHTS)/$$2.safetensors"} $${3:+--teacher "$(WEIGHTS)/$$3"}; }; \
+	ship teacher; \
+	ship student "" teacher; \
+	ship student_textbook "" teacher; \
+	ship teacher_gaussian teacher; \
+	ship student_gaussian student teacher_gaussian
 
 lint: environment
 	$(BIN)/ruff check .

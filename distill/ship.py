@@ -75,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         out.parent.mkdir(parents=True, exist_ok=True)
         weights.write(out, card, checkpoint.weights(stored))
         print(f"{out}: {card.kind}, {out.stat().st_size / 1e6:.2f} MB, step {card.steps}")
+        if "init" in card.recipe and arguments.init is None:
+            note = f"its card counts the steps of {arguments.run} alone, which began with other weights"
+            print(f"{out}: {note}; --init FILE{SUFFIX} adds theirs", file=sys.stderr)
     if page is not None:
         fill(page, tables(weights.shipped()), SECTION)
     return DONE

@@ -42,14 +42,20 @@ STUDENTS = {
     "demo_coupling_student.yaml": "demo_teacher.yaml",
     "demo_source_filter.yaml": "demo_teacher.yaml",
     "demo_student.yaml": "demo_teacher.yaml",
+    "kathleen_gaussian_student.yaml": "kathleen_gaussian_teacher.yaml",
     "kathleen_student.yaml": "kathleen_teacher.yaml",
     "kathleen_textbook.yaml": "kathleen_teacher.yaml",
     "paper_24khz_student.yaml": "paper_24khz_teacher.yaml",
     "student_gaussian.yaml": "teacher_gaussian.yaml",
     "student_mol.yaml": "teacher_mol.yaml",
 }
-# Recipes that begin with the weights of another.
+# Recipes that begin with the weights of another: on another voice, or with another law.
 ADAPTED = {"adapt_teacher.yaml": "kathleen_teacher.yaml", "adapt_student.yaml": "kathleen_student.yaml"}
+ANOTHER_LAW = {
+    "kathleen_gaussian_teacher.yaml": "kathleen_teacher.yaml",
+    "kathleen_gaussian_student.yaml": "kathleen_student.yaml",
+}
+BEGUN = ADAPTED | ANOTHER_LAW
 # What an objective need not state where it does not weigh the term.
 SETTINGS = {
     "power": {"power_size"},
@@ -256,6 +262,16 @@ def test_an_adapting_recipe_has_the_model_and_objective_of_what_it_adapts_and_go
     assert new["train"]["steps"] <= old["train"]["steps"]
 
 
+@pytest.mark.parametrize("folder", ["", "smoke/"])
+@pytest.mark.parametrize(("new", "original"), ANOTHER_LAW.items())
+def test_a_recipe_of_another_law_differs_in_that_alone(new, original, folder):
+    (ours, theirs), law = (read(folder + name) for name in (new, original)), {"distribution", "noise"}
+    differing = {key for key in ours["model"] if ours["model"][key] != theirs["model"][key]}
+    assert len(differing) == 1
+    assert differing <= law
+    assert ours.get("objective") == theirs.get("objective")
+
+
 @pytest.mark.parametrize(("name", "original"), ADAPTED.items())
 def test_the_shipped_weights_fit_the_recipes_that_adapt_them(name, original):
     kind = "student" if name in STUDENTS else "teacher"
@@ -345,10 +361,10 @@ def runs(tmp_path_factory, corpus):
             call = ["--config", str(CONFIGS / "smoke" / name), "--out", str(out), *brief]
             call += ["--train.sample_seconds", "0.01"]
             call += ["--alignments", str(folder / "alignments")] if name in CLASSIFIERS else []
-            if name in ADAPTED:
-                call += ["--init", str(run(ADAPTED[name]))]
+            if name in BEGUN:
+                call += ["--init", str(run(BEGUN[name]))]
             if name in STUDENTS:
-                if name not in ADAPTED and read(name)["model"].get("prior") == "source_filter":
+                if name not in BEGUN and read(name)["model"].get("prior") == "source_filter":
                     call += ["--pitch", str(run(PITCH[read(STUDENTS[name])["model"]["audio"]["sample_rate"]]))]
                 assert distill.train.main([*call, "--teacher", str(run(STUDENTS[name])), "--force"]) == 0
             else:
