@@ -41,7 +41,7 @@ _CLIPS = 4
 
 
 class Variant(NamedTuple):
-    """A student: its recipe, the weights of its loss, its teacher, whether it makes the residual of linear prediction."""
+    """A student: its recipe, the weights of its loss, its teacher; predicts: it makes linear prediction's residual."""
 
     recipe: str
     weights: dict[str, float]

@@ -27,10 +27,11 @@ from distill.markers import check, fill
 from distill.systems import as_system
 from distill.train import main as distil
 from distill.wavevae.train import main as train_wavevae
+from wavenet import checkpoint
 from wavenet.arguments import parse_arguments
 from wavenet.config import require
 from wavenet.data import load_clip, open_corpus
-from wavenet.errors import DONE, UserError, command
+from wavenet.errors import DONE, STOPPED, UserError, command
 from wavenet.pitch.train import main as train_pitch
 from wavenet.train import main as train_teacher
 
@@ -105,7 +106,7 @@ class Comparison:
         self.out, self.recipes, self.data, self.minutes = out, recipes, data, minutes
 
     def train(self) -> None:
-        """Every system in turn. Raises _Ended with the first exit status that is not 0."""
+        """Every system in turn; one that its monitor stops is compared as it is then. Raises _Ended."""
         pitch = System("pitch network", "labels of a tracker", train_pitch, "demo_pitch.yaml")
         self._train(pitch, self.out / PITCH, {})
         for run, system in SYSTEMS.items():
@@ -140,7 +141,8 @@ class Comparison:
         systems = {run: as_system(model) for run, model in loaded.items()}
         heard = evaluate(named, systems, audio, self.out / "evaluation")["systems"]
         rows = [
-            {"run": run, "title": SYSTEMS[run].title, "signal": SYSTEMS[run].signal, "steps": self.steps(run)}
+            {"run": run, "title": SYSTEMS[run].title, "signal": SYSTEMS[run].signal, "planned": self.steps(run)}
+            | {"steps": checkpoint.load(self.out / run).step}
             | {"sound": heard[run]["mean"], "cpu_seconds": self._kept(_TAKEN)[run]}
             | figures_of(model, chosen)
             for run, model in loaded.items()
@@ -176,13 +178,13 @@ class Comparison:
         if "--teacher" in system.needs:
             arguments.append("--force")  # a teacher of few minutes may know little: the table says so
         begun = time.process_time()
-        if status := system.train(arguments):
+        if (status := system.train(arguments)) not in (DONE, STOPPED):
             raise _Ended(status)
         return time.process_time() - begun
 
 
 class _Ended(Exception):
-    """A training ended with another status than 0: a mistake, or Ctrl-C."""
+    """A training ended before its time, and not by its monitor: a mistake, or Ctrl-C."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)

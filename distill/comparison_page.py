@@ -24,7 +24,8 @@ def table_lines(figures: dict[str, Any]) -> list[str]:
     ]
     for row in figures["rows"]:
         speed = row["sampling_x"] * figures["sample_rate"]
-        cells = [row["title"], f"{row['steps']:,}", f"{row['cpu_seconds']:,.0f}", f"{row['macs']:,}", _density(row)]
+        steps = f"{row['steps']:,}" + (f" of {row['planned']:,}: stopped" if row["steps"] < row["planned"] else "")
+        cells = [row["title"], steps, f"{row['cpu_seconds']:,.0f}", f"{row['macs']:,}", _density(row)]
         lines.append("| " + " | ".join([*cells, *_heard(row, known), f"{speed:,.0f}"]) + " |")
     for row in figures["others"]:
         lines.append("| " + " | ".join([row["title"], "", "", "", "", *_heard(row, known), ""]) + " |")

@@ -28,14 +28,14 @@ from wavenet import checkpoint
 from wavenet.adaptation import Initial
 from wavenet.arguments import parse_arguments, to_dict
 from wavenet.config import AudioConfig, DataConfig, PitchConfig, StudentConfig, TrainConfig, require
-from wavenet.data import Corpus, CropDataset
+from wavenet.data import Corpus
 from wavenet.device import resolve_device
 from wavenet.errors import UserError, command
 from wavenet.likelihood import held_out
 from wavenet.pitch.load import load_pitch, with_pitch
 from wavenet.pitch.net import PitchNet
 from wavenet.teacher import Teacher
-from wavenet.train import check_speakers, open_training_corpus
+from wavenet.train import check_speakers, open_training_corpus, record_of, training_crops
 from wavenet.trainer import Task, Validation, train
 
 
@@ -143,11 +143,7 @@ def train_student(
             model.pitch.load_state_dict(net.state_dict())
     elif not (run / checkpoint.FILE_NAME).exists():
         print(initial.into(model), file=sys.stderr)
-    crops = CropDataset(
-        corpus.train, model_config.audio, config.crop_length, config.batch_size, config.seed, model_config.speaker_names
-    )
-    for note in crops.notes:
-        print(note, file=sys.stderr)
+    crops = training_crops(corpus, model_config, config)
     classifier = None if phones is None else _classifier(phones, objective, resolve_device(config.device))
     distillation = Distillation(teacher, objective, config.crop_length, config.batch_size, classifier)
     distillation.long_enough(corpus.dev, model_config.audio)  # known now, not at the first validation
@@ -164,16 +160,9 @@ def train_student(
         validate=validate,
         progress="kl/kl",
         monitor=distillation.monitor(health or HealthConfig()),
-        record={
-            "model": to_dict(model_config),
-            "objective": to_dict(objective),
-            "data": to_dict(data) | {"digest": corpus.digest},
-            "train": to_dict(config),
-            "teacher": checkpoint.fingerprint(teacher),
-        }
-        | ({} if net is None else {"pitch": checkpoint.fingerprint(net)})
-        | ({} if initial is None else {"init": initial.digest})
-        | ({} if classifier is None else {"phones": checkpoint.fingerprint(classifier)}),
+        record=record_of(
+            model_config, data, corpus, config, initial, objective, teacher=teacher, pitch=net, phones=classifier
+        ),
     )
     batches = crops if net is None else functools.partial(with_pitch, crops, run, data.workers, pitch)
     return train(task, config, batches, data.workers, run)

@@ -119,7 +119,10 @@ def test_files_and_shipped_names_serve_as_init_and_teacher(made, tmp_path, monke
     [
         ({"init": "teacher"}, "teacher, a teacher, expected a student"),
         ({"extra": ["--model.upsample.channels", "9"]}, "with upsample.channels = 8, expected 9, as the recipe says"),
-        ({"extra": ["--model.noise", "normal", "--model.prior", "none"]}, "with noise = logistic, expected normal; pri"),
+        (
+            {"extra": ["--model.noise", "normal", "--model.prior", "none"]},
+            "with noise = logistic, expected normal",
+        ),
         ({"extra": ["--model.prior", "none"]}, "with prior = source_filter, expected none"),
         ({"extra": ["--pitch", "pitch"]}, "--pitch: found pitch, expected none with --init"),
         ({"init": "absent"}, "absent: found no such file, expected a run folder, a checkpoint file, or the name"),

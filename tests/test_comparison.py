@@ -86,6 +86,7 @@ def row(**changes):
         "title": "X",
         "signal": "bound",
         "steps": 1234,
+        "planned": 1234,
         "cpu_seconds": 61.4,
         "sound": sound,
         "nats": -4.567,
@@ -105,6 +106,8 @@ def test_pages_mark_bounds_and_leave_out_what_nothing_has():
         "| X | 1,234 | 61 | 98,765 | ≤ -4.57 | 0.500 | 24,000 |",
         "| griffin-lim |  |  |  |  | 0.100 |  |",
     ]
+    figures["rows"] = [row(steps=1000)]
+    assert table_lines(figures)[4].startswith("| X | 1,000 of 1,234: stopped | 61 |")
     assert map_lines(figures)[2] == "| X | bound | lower bound | 1 | 2 | ≤ -4.57 | 1 | 3 | 0.500 |"
 
 
@@ -143,6 +146,22 @@ def test_mistakes_cost_a_line_and_an_interruption_its_status(tmp_path, capsys, m
         assert message in capsys.readouterr().err
     monkeypatch.setattr(comparison, "train_pitch", lambda arguments: 130)
     assert main(["--out", str(tmp_path / "out")]) == 130
+
+
+def test_a_system_that_its_monitor_stops_does_not_end_the_comparison(tmp_path, monkeypatch):
+    called = []
+    (tmp_path / "recipe.yaml").touch()
+    (tmp_path / "demo_pitch.yaml").touch()
+    monkeypatch.setattr(comparison, "train_pitch", lambda arguments: 0)
+    for name, status in (("ill", 3), ("well", 0)):
+        train = lambda arguments, name=name, status=status: called.append(name) or status  # noqa: E731
+        monkeypatch.setitem(SYSTEMS, name, System(name, "bound", train, "recipe.yaml"))
+    for name in set(SYSTEMS) - {"ill", "well"}:
+        monkeypatch.delitem(SYSTEMS, name)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "seconds-a-step.json").write_text('{"ill": 1.0, "well": 1.0}')
+    Comparison(tmp_path / "out", tmp_path, "bundled", 1.0).train()
+    assert called == ["ill", "well"]
 
 
 @pytest.mark.slow

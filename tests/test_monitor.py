@@ -7,7 +7,7 @@ import torch
 
 from tests.toy_run import CONFIG, Pairs, assert_same, logged, task
 from wavenet import checkpoint
-from wavenet.errors import UserError, command
+from wavenet.errors import Stopped, command
 from wavenet.monitor import Verdict, gradient_norms
 from wavenet.trainer import Validation, train
 
@@ -102,9 +102,9 @@ def test_warnings_are_said_and_the_run_goes_on(tmp_path, capsys):
     assert "tired at 20" in said
 
 
-def test_a_stop_is_saved_one_line_and_status_2(tmp_path, capsys):
+def test_a_stop_is_saved_one_line_and_status_3(tmp_path, capsys):
     main = command("toy")(lambda argv: watched(tmp_path / "run", Watch(stop=2)))
-    assert main([]) == 2
+    assert main([]) == 3
     line = capsys.readouterr().err.splitlines()[-1]
     assert line == f"toy: {tmp_path / 'run'}: stopped and saved at step 16: collapse: it fell; stand up"
     stored = checkpoint.load(tmp_path / "run")
@@ -113,10 +113,10 @@ def test_a_stop_is_saved_one_line_and_status_2(tmp_path, capsys):
 
 
 def test_monitor_goes_on_with_the_run(tmp_path):
-    with pytest.raises(UserError):
+    with pytest.raises(Stopped):
         watched(tmp_path / "run", Watch(stop=1))
     watch = Watch(stop=3)
-    with pytest.raises(UserError, match="at step 20: collapse"):
+    with pytest.raises(Stopped, match="at step 20: collapse"):
         watched(tmp_path / "run", watch)
     assert (watch.observed, watch.judged) == (20, 3)
     watched(tmp_path / "unwatched", None)

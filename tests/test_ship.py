@@ -101,6 +101,12 @@ def test_the_log_and_steps_of_what_a_run_began_with_come_first(made, work, capsy
     page = tables({"more": work / "more.safetensors"})
     assert "| step | KL to the teacher [nats/sample] |" in page
     assert "| 5 | " in page
+    assert "which began with other weights" not in capsys.readouterr().err
+    assert ship([str(made / "more"), *whole, "--overwrite"]) == 0
+    alone = (
+        f"more.safetensors: its card counts the steps of {made / 'more'} alone, which began with other weights; --init"
+    )
+    assert capsys.readouterr().err.startswith(alone)
     assert ship([str(made / "student"), *whole, "--init", "student.safetensors", "--overwrite"]) == 2
     assert f"--init: found student.safetensors of digest {first.digest}, expected None" in capsys.readouterr().err
     assert ship([str(made / "more"), *whole, "--init", str(made / "more"), "--overwrite"]) == 2

@@ -156,7 +156,7 @@ def test_the_health_of_a_run_is_logged_and_judged(place, capsys):
     """Signs and gradients of each term in the log; thresholds that nobody can meet stop the run, saved, by name."""
     health = ["--health.every", "1", "--health.after", "0", "--health.persist", "1"]
     ill = [*health, "--health.on_collapse", "stop", "--health.gradient_ratio", "1.0001"]
-    assert distil(student(place, "ill", 4, *ill)) == 2
+    assert distil(student(place, "ill", 4, *ill)) == 3
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "stopped and saved at step 4" in error
     assert (place / "ill" / "checkpoint.pt").is_file()

@@ -10,7 +10,7 @@ from tests.toy_run import CONFIG, Pair, Pairs, assert_same, logged, loss, run, s
 from wavenet import checkpoint
 from wavenet.arguments import to_dict
 from wavenet.device import resolve_device
-from wavenet.errors import UserError
+from wavenet.errors import Stopped, UserError
 from wavenet.trainer import Validation, train
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -42,7 +42,7 @@ def test_finite_loss_with_a_gradient_that_is_not_is_skipped(tmp_path):
     toy = task({})
     start = {name: value.clone() for name, value in toy.model.state_dict().items()}
     toy.loss = lambda model, batch, generator: {"loss": (0 * model(batch.wav)).abs().sum().sqrt()}
-    with pytest.raises(UserError, match=r"found grad/norm not finite 3 steps running, at step 3"):
+    with pytest.raises(Stopped, match=r"found grad/norm not finite 3 steps running, at step 3"):
         train(toy, dataclasses.replace(CONFIG, bad_steps=3), Pairs(), 0, tmp_path / "run")
     _, tensors = state(tmp_path / "run")
     assert all(
@@ -62,7 +62,7 @@ def test_scalar_that_is_not_finite_beside_a_finite_loss_stops_nothing(tmp_path):
 
 
 def test_persistent_non_finite_loss_stops_with_a_diagnosis_and_is_saved(tmp_path):
-    with pytest.raises(UserError, match=r"found loss, nll, .* not finite 4 steps running, at step 14") as caught:
+    with pytest.raises(Stopped, match=r"found loss, nll, .* not finite 4 steps running, at step 14") as caught:
         run(tmp_path / "run", data=Pairs(poison=range(10, 20)), bad_steps=4)
     assert "train.lr" in str(caught.value)
     assert checkpoint.load(tmp_path / "run").step == 14

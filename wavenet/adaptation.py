@@ -3,8 +3,8 @@ r"""A new run that begins with trained weights: of the same model, moved to the 
 With gain g_0 in the weights and g_1 on the new recordings, every network's mel statistics move by log(g_0 / g_1):
 speech that is merely louder or softer than that of the first training then looks the same to all of them.
 
-A teacher may get another law of x_t so: of its network the last layer alone depends on that, and begins anew. A student
-with a prior may get other noise: flow 0 brings it to the same level, and the flows after it hear no more of it than that.
+A teacher may get another law of x_t so: the last layer of its network alone depends on that, and begins anew. A student
+with a prior may get other noise: flow 0 brings it to the same level.
 """
 
 from __future__ import annotations

@@ -73,11 +73,7 @@ def train_teacher(
         model.pitch.load_state_dict(net.state_dict())
     if initial is not None and not (run / checkpoint.FILE_NAME).exists():
         print(initial.into(model), file=sys.stderr)
-    crops = CropDataset(
-        corpus.train, model_config.audio, config.crop_length, config.batch_size, config.seed, model_config.speaker_names
-    )
-    for note in crops.notes:
-        print(note, file=sys.stderr)
+    crops = training_crops(corpus, model_config, config)
 
     def validate(average: nn.Module) -> Validation:
         assert isinstance(average, Teacher)
@@ -90,13 +86,7 @@ def train_teacher(
         loss=likelihood_loss,
         validate=validate,
         progress="nll",
-        record={
-            "model": to_dict(model_config),
-            "data": to_dict(data) | {"digest": corpus.digest},
-            "train": to_dict(config),
-        }
-        | ({} if net is None else {"pitch": checkpoint.fingerprint(net)})
-        | ({} if initial is None else {"init": initial.digest}),
+        record=record_of(model_config, data, corpus, config, initial, pitch=net),
     )
     batches = crops if net is None else functools.partial(with_pitch, crops, run, data.workers, pitch)
     return train(task, config, batches, data.workers, run)
@@ -111,6 +101,36 @@ def open_training_corpus(data: DataConfig, audio: AudioConfig) -> Corpus:
         if not getattr(corpus, split):
             raise UserError(f"{data.root}: found no {split} clips, expected at least one (see wavenet-prepare --help)")
     return corpus
+
+
+def training_crops(corpus: Corpus, model_config: Any, config: TrainConfig) -> CropDataset:
+    """What a training step sees, its notes said."""
+    crops = CropDataset(
+        corpus.train, model_config.audio, config.crop_length, config.batch_size, config.seed, model_config.speaker_names
+    )
+    for note in crops.notes:
+        print(note, file=sys.stderr)
+    return crops
+
+
+def record_of(
+    model_config: Any,
+    data: DataConfig,
+    corpus: Corpus,
+    config: TrainConfig,
+    initial: Initial | None = None,
+    objective: Any = None,
+    **networks: nn.Module | None,
+) -> dict[str, Any]:
+    """What a run remembers, and is resumed with: settings, recordings, and the weights of what else it learns from."""
+    record: dict[str, Any] = {
+        "model": to_dict(model_config),
+        "data": to_dict(data) | {"digest": corpus.digest},
+        "train": to_dict(config),
+    }
+    record |= {} if objective is None else {"objective": to_dict(objective)}
+    record |= {} if initial is None else {"init": initial.digest}
+    return record | {name: checkpoint.fingerprint(net) for name, net in networks.items() if net is not None}
 
 
 def build_measured(model: Callable[[Any], Any], kind: str, config: Any, corpus: Corpus, run: Path) -> tuple[Any, Any]:

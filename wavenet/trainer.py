@@ -25,7 +25,7 @@ from wavenet.arguments import to_dict
 from wavenet.batches import Guarded, moved
 from wavenet.config import TrainConfig
 from wavenet.device import resolve_device
-from wavenet.errors import DONE, INTERRUPTED, UserError
+from wavenet.errors import DONE, INTERRUPTED, Stopped, UserError
 from wavenet.heap import kept_heap
 from wavenet.interrupt import Interruption, leave_signals_to_the_loop
 from wavenet.monitor import Monitor, Verdict, gradient_norms
@@ -72,8 +72,8 @@ def train(task: Task, config: TrainConfig, batches: Batches, workers: int, run: 
     """Train to config.steps in the folder `run`, from where it stands. Returns 0, or 130 when interrupted and saved.
 
     batches: a batch for every step; or what makes them, called once the folder is known to be this run's. Raises
-    UserError when the folder holds another run, when config.bad_steps steps in a row were not finite, or when the
-    monitor ends it.
+    UserError when the folder holds another run, Stopped, saved, when config.bad_steps steps in a row were not finite or
+    the monitor ends it.
     """
     device = torch.device(resolve_device(config.device))
     threads = torch.get_num_threads()
@@ -201,7 +201,7 @@ class _Loop:
         self.bad_in_a_row += 1
         if self.bad_in_a_row >= self.config.bad_steps:
             self._save()
-            raise UserError(
+            raise Stopped(
                 f"{self.run_folder.folder}: found {', '.join(strange)} not finite {self.bad_in_a_row} steps running, "
                 f"at step {self.step}, expected finite numbers; saved. Try a new run with a lower train.lr or "
                 "train.clip_norm, or with train.autocast none"
@@ -232,7 +232,7 @@ class _Loop:
             tqdm.write(f"{self.run_folder.folder}: step {self.step}: {warning}", file=sys.stderr)
         if verdict.stop is not None:
             self._save()
-            raise UserError(f"{self.run_folder.folder}: stopped and saved at step {self.step}: {verdict.stop}")
+            raise Stopped(f"{self.run_folder.folder}: stopped and saved at step {self.step}: {verdict.stop}")
 
     def _save(self) -> None:
         checkpoint.save(

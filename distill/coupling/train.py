@@ -17,9 +17,8 @@ from wavenet import checkpoint
 from wavenet.adaptation import Initial
 from wavenet.arguments import parse_arguments, to_dict
 from wavenet.config import DataConfig, TrainConfig
-from wavenet.data import CropDataset
 from wavenet.errors import command
-from wavenet.train import build_measured, open_training_corpus, validate_likelihood
+from wavenet.train import build_measured, open_training_corpus, record_of, training_crops, validate_likelihood
 from wavenet.trainer import Task, Validation, train
 
 KIND = "flow"
@@ -49,11 +48,7 @@ def train_flow(
     model_config, model = build_measured(CouplingFlow, KIND, model_config, corpus, run)
     if initial is not None and not (run / checkpoint.FILE_NAME).exists():
         print(initial.into(model), file=sys.stderr)
-    crops = CropDataset(
-        corpus.train, model_config.audio, config.crop_length, config.batch_size, config.seed, model_config.speaker_names
-    )
-    for note in crops.notes:
-        print(note, file=sys.stderr)
+    crops = training_crops(corpus, model_config, config)
 
     def validate(average: nn.Module) -> Validation:
         return validate_likelihood(average, held_out, corpus, data.validation_clips, config.sample_seconds)
@@ -65,11 +60,6 @@ def train_flow(
         loss=likelihood_loss,
         validate=validate,
         progress="nll",
-        record={
-            "model": to_dict(model_config),
-            "data": to_dict(data) | {"digest": corpus.digest},
-            "train": to_dict(config),
-        }
-        | ({} if initial is None else {"init": initial.digest}),
+        record=record_of(model_config, data, corpus, config, initial),
     )
     return train(task, config, crops, data.workers, run)

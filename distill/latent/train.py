@@ -18,7 +18,7 @@ from wavenet.arguments import parse_arguments, to_dict
 from wavenet.config import DataConfig, TrainConfig, require
 from wavenet.data import Corpus
 from wavenet.errors import command
-from wavenet.train import open_training_corpus
+from wavenet.train import open_training_corpus, record_of
 from wavenet.trainer import Task, Validation, train
 
 KIND = "segmentvae"
@@ -82,11 +82,7 @@ def fit(
         assert isinstance(average, SegmentVAE)
         return Validation(measure(average, patches.dev.to(average.mean)), {}, model_config.audio.sample_rate)
 
-    record = {
-        "model": to_dict(model_config),
-        "data": to_dict(data) | {"digest": corpus.digest},
-        "train": to_dict(config),
-    }
+    record = record_of(model_config, data, corpus, config)
     task = Task(KIND, model, to_dict(model_config), elbo_loss, validate, "", record)
     return train(task, config, PatchBatches(patches.train, config.batch_size, config.seed), data.workers, run)
 

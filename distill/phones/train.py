@@ -25,7 +25,7 @@ from wavenet.errors import DONE, UserError, command
 from wavenet.manifest import Clip
 from wavenet.run import Run
 from wavenet.statistics import corpus_statistics
-from wavenet.train import open_training_corpus
+from wavenet.train import open_training_corpus, record_of
 from wavenet.trainer import Task, Validation, train
 
 KIND = "phones"
@@ -54,7 +54,7 @@ def train_phones(config: PhoneConfig, data: DataConfig, training: TrainConfig, r
     """Align, train or resume, and measure on held-out clips: printed, and RUN/phones.json. Returns the exit status."""
     corpus = open_training_corpus(data, config.audio)
     config = _with_gain(config, corpus, run)
-    record = {"model": to_dict(config), "data": to_dict(data) | {"digest": corpus.digest}, "train": to_dict(training)}
+    record = record_of(config, data, corpus, training)
     Run(run, KIND, record).close()  # a run of other settings is refused before the minutes of aligning
     aligned, notes = align_corpus(corpus, alignments)
     train_clips, dev, test = (

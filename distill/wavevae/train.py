@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,13 +16,11 @@ from distill.health import Health
 from distill.wavevae.config import ElboConfig, WaveVAEConfig
 from distill.wavevae.learning import Numbered, StepBatch, VariationalLearning
 from distill.wavevae.model import WaveVAE
-from wavenet import checkpoint
 from wavenet.arguments import parse_arguments, to_dict
 from wavenet.config import DataConfig, TrainConfig
-from wavenet.data import CropDataset
 from wavenet.errors import UserError, command
 from wavenet.pitch.load import load_pitch, with_pitch
-from wavenet.train import build_measured, open_training_corpus
+from wavenet.train import build_measured, open_training_corpus, record_of, training_crops
 from wavenet.trainer import Task, Validation, train
 
 KIND = "wavevae"
@@ -78,11 +75,7 @@ def train_wavevae(
     model_config, model = build_measured(WaveVAE, KIND, model_config, corpus, run)
     if model.pitch is not None and net is not None:
         model.pitch.load_state_dict(net.state_dict())
-    crops = CropDataset(
-        corpus.train, model_config.audio, config.crop_length, config.batch_size, config.seed, model_config.speaker_names
-    )
-    for note in crops.notes:
-        print(note, file=sys.stderr)
+    crops = training_crops(corpus, model_config, config)
 
     def validate(average: nn.Module) -> Validation:
         assert isinstance(average, WaveVAE)
@@ -99,12 +92,6 @@ def train_wavevae(
         validate=validate,
         progress="elbo/elbo",
         monitor=Health(health or HealthConfig(), model_config.log_scale_floor),
-        record={
-            "model": to_dict(model_config),
-            "objective": to_dict(objective),
-            "data": to_dict(data) | {"digest": corpus.digest},
-            "train": to_dict(config),
-        }
-        | ({} if net is None else {"pitch": checkpoint.fingerprint(net)}),
+        record=record_of(model_config, data, corpus, config, objective=objective, pitch=net),
     )
     return train(task, config, batches, data.workers, run)

@@ -26,7 +26,7 @@ from wavenet.pitch.labels import LABELS, Labels, PitchedCrops, label
 from wavenet.pitch.net import PitchNet
 from wavenet.pitch.speed import Played
 from wavenet.statistics import corpus_statistics
-from wavenet.train import open_training_corpus
+from wavenet.train import open_training_corpus, record_of
 from wavenet.trainer import Task, Validation, train
 
 KIND = "pitch"
@@ -60,11 +60,7 @@ def train_pitch(model_config: PitchConfig, data: PitchDataConfig, config: TrainC
     crops = CropDataset(corpus.train, audio, config.crop_length, config.batch_size, config.seed)
     for note in crops.notes:
         print(note, file=sys.stderr)
-    record = {
-        "model": to_dict(model_config),
-        "data": to_dict(data) | {"digest": corpus.digest},
-        "train": to_dict(config),
-    }
+    record = record_of(model_config, data, corpus, config)
 
     @functools.cache
     def labels() -> Labels:
