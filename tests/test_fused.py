@@ -1,5 +1,6 @@
 """The compiled engine: the naive sampler's numbers at any size, in lockstep, over threads, and for 20,000 samples."""
 
+import contextlib
 import dataclasses
 import os
 import subprocess
@@ -10,6 +11,7 @@ import numba
 import numpy as np
 import pytest
 import torch
+from numba.core.event import trigger_event
 
 from distill.flows.autoregressive import IAF
 from tests.conftest import AUDIO, random_mel, randomise, small_stack, small_teacher
@@ -255,25 +257,43 @@ def test_without_a_place_for_the_cache(monkeypatch):
 
 def test_compiling_is_announced(monkeypatch, capsys):
     class Slow:
-        def __init__(self, seconds):
-            self.overloads, self.seconds = {}, seconds
+        def __init__(self, seconds, from_disk=False):
+            self.overloads, self.seconds, self.from_disk = {}, seconds, from_disk
 
         def compile(self, signature):
-            time.sleep(self.seconds)
+            with contextlib.nullcontext() if self.from_disk else trigger_event(compilation.COMPILING):
+                time.sleep(self.seconds)
             self.overloads[signature] = None
 
     monkeypatch.setattr(compilation, "_PATIENCE", 0.05)
     slow = Slow(0.3)
     compilation.ready(slow, 1.0)
-    assert "compiling the sequential engine" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("compiling the sequential engine") == 1
     compilation.ready(slow, 1.0)  # known by now
     compilation.ready(Slow(0.0), 1.0)
+    compilation.ready(Slow(0.3, from_disk=True), 1.0)
     assert capsys.readouterr().err == ""
+
+
+def test_numba_tells_of_what_it_compiles_and_not_of_what_it_loads(tmp_path):
+    """What the announcement rests on: an event for the engine's functions, none where they come from the disk."""
+    (tmp_path / "kept.py").write_text("import numba\n\n@numba.njit(cache=True)\ndef f(x):\n    return x + 1\n")
+    code = (
+        "from numba.core import event; import kept\n"
+        f"with event.install_recorder({compilation.COMPILING!r}) as told: kept.f(1)\n"
+        "print(len(told.buffer))"
+    )
+    run = [sys.executable, "-c", code]
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(tmp_path)}
+    told = [int(subprocess.check_output(run, env=environment, cwd=tmp_path)) for _ in range(2)]
+    assert told[0] > 0
+    assert told[1] == 0
 
 
 START = """
 import sys, time
 import torch
+from numba.core.event import trigger_event
 from tests.conftest import random_mel, small_teacher
 model, mel = small_teacher(), random_mel(1, 2)
 start = time.perf_counter()

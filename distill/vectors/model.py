@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from distill.dequantization import UniformDequantizer, VariationalDequantizer, bound
 from distill.flows.base import Chain, Flow, log_prob
+from distill.flows.mixture import VectorMixture
 from distill.flows.permutation import Permutation
 from distill.flows.vectors import VectorIAF, VectorMAF
 from distill.flows.whitening import Whitening
@@ -25,6 +26,7 @@ class VectorConfig:
     order: what stands between the flows, the coordinates reversed, or in a random order drawn from order_seed.
     whitening: the data's covariance or only its diagonal is taken out by the last, fixed step. step,
     dequantization: for vectors of levels, how far those are apart, and what noise fills the cells.
+    components: of the mixtures that the conditionals of the first flow, next to the noise, are (MADE MoG); 0: none.
     """
 
     size: int = 2
@@ -37,10 +39,14 @@ class VectorConfig:
     log_scale_range: tuple[float, float] = (-7.0, 5.0)
     step: float | None = None
     dequantization: Literal["uniform", "variational"] = "uniform"
+    components: int = 0
 
     def __post_init__(self) -> None:
         for name in ("size", "flows"):
             require(getattr(self, name) > 0, f"model.{name}", getattr(self, name), "a positive integer")
+        require(self.components >= 0, "model.components", self.components, "0 or a positive integer")
+        possible = self.components == 0 or self.direction == "maf"
+        require(possible, "model.components", self.components, "0 with direction iaf")
 
 
 class VectorModel(nn.Module):
@@ -56,8 +62,12 @@ class VectorModel(nn.Module):
             if place:
                 random = torch.randperm(size, generator=generator).tolist()
                 steps.append(Permutation(random if config.order == "random" else list(range(size))[::-1]))
-            kind = VectorMAF if config.direction == "maf" else VectorIAF
-            steps.append(kind(size, config.hidden, log_scale_range=config.log_scale_range, output_gain=0.1))
+            options: dict[str, Any] = {"log_scale_range": config.log_scale_range, "output_gain": 0.1}
+            if config.components and place == 0:
+                steps.append(VectorMixture(size, config.hidden, config.components, **options))
+            else:
+                kind = VectorMAF if config.direction == "maf" else VectorIAF
+                steps.append(kind(size, config.hidden, **options))
         self.whitening = Whitening(torch.zeros(size), torch.eye(size))
         self.chain = Chain([*steps, self.whitening])
         self.dequantizer: UniformDequantizer | None = None

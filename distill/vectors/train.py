@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--direction", type=str, default="maf", help="maf: density in one pass; iaf: sampling")
     parser.add_argument("--flows", type=int, help="how many, instead of the recipe's")
     parser.add_argument("--hidden", type=int, nargs="+", help="widths of each flow's hidden layers")
+    parser.add_argument("--components", type=int, default=0, help="a mixture for each conditional of the first flow")
     parser.add_argument("--order", type=str, default="reverse", help="reverse or random, between flows")
     parser.add_argument("--dequantization", type=str, default="uniform", help="uniform or variational, for levels")
     parser.add_argument("--steps", type=int, help="training steps, instead of the recipe's")
@@ -129,7 +130,8 @@ def measure(model: VectorModel, data: VectorData, run: Path) -> dict[str, Any]:
         note = f"{fitted.components} full covariances" if fitted.components > 1 else "full covariance"
         laws[name] = (fitted.log_prob, note)
     config = model.config
-    laws[config.direction.upper()] = (model.log_prob, f"{config.flows} flows, {config.order} order")
+    mixed = f", mixtures of {config.components} in the first" if config.components else ""
+    laws[config.direction.upper()] = (model.log_prob, f"{config.flows} flows, {config.order} order{mixed}")
     systems: dict[str, Any] = {}
     first: Tensor | None = None
     for name, (law, note) in laws.items():
@@ -212,6 +214,7 @@ def _settings(found: Any, data: VectorData) -> tuple[VectorConfig, TrainConfig]:
     config = VectorConfig(
         data.size,
         found.direction,
+        components=found.components,
         order=found.order,
         step=data.step,
         dequantization=found.dequantization,

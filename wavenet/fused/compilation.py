@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import event
 
 _ARITHMETIC = {"contract", "reassoc", "nsz", "arcp"}
-_PATIENCE = 1.0  # seconds without a word; code from the disk takes less
+COMPILING = "numba:compile"
+_PATIENCE = 1.0  # seconds of compiling without a word
 
 helper: Callable[[Any], Any] = numba.njit(nogil=True, error_model="numpy", fastmath=_ARITHMETIC)
 
@@ -41,15 +43,32 @@ def sources() -> str:
 
 
 def ready(compiled: Any, *arguments: object) -> None:
-    """Have a function compiled for arguments like these, or loaded from the disk; a wait is announced on stderr."""
+    """Have a function compiled for arguments like these, which is announced on stderr, or loaded from the disk."""
     signature = tuple(numba.typeof(argument) for argument in arguments)
     if signature in compiled.overloads:
         return
-    message = "compiling the sequential engine for this processor: about half a minute, once"
-    timer = threading.Timer(_PATIENCE, print, [message], {"file": sys.stderr, "flush": True})
-    timer.daemon = True
-    timer.start()
+    announcement = _Announcement()
     try:
-        compiled.compile(signature)
+        with event.install_listener(COMPILING, announcement):
+            compiled.compile(signature)
     finally:
-        timer.cancel()
+        announcement.timer.cancel()
+
+
+class _Announcement(event.Listener):
+    """Says so once something has been compiling for a while. numba tells of compiling alone, not of loading."""
+
+    def __init__(self) -> None:
+        message = "compiling the sequential engine for this processor: about half a minute, once"
+        self.timer = threading.Timer(_PATIENCE, print, [message], {"file": sys.stderr, "flush": True})
+        self.timer.daemon = True
+        self.begun = False
+
+    def on_start(self, event: object) -> None:
+        """Of the engine or of a function that it calls: the first one starts the clock."""
+        if not self.begun:
+            self.begun = True
+            self.timer.start()
+
+    def on_end(self, event: object) -> None:
+        """The engine goes on after the functions that it calls."""
