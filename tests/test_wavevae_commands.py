@@ -65,6 +65,24 @@ def test_resumes_bit_exact_with_the_annealing_where_it_was(place):
     assert 0 < weights[2] < 0.2 < weights[4]
 
 
+def test_a_run_may_begin_with_the_weights_of_another(place, capsys):
+    still = ["--train.lr", "1e-12", "--train.warmup_steps", "0"]
+    assert train(arguments(place, "more", 1, *still, "--init", str(place / "run"))) == 0
+    assert f"weights: those of {place / 'run'} at step 4, to begin with, recordings +0.0 dB" in capsys.readouterr().err
+    old, new = (checkpoint.weights(checkpoint.load(place / run)) for run in ("run", "more"))
+    assert old.keys() == new.keys()
+    assert all(torch.allclose(old[name], new[name], rtol=0, atol=1e-6) for name in old)
+    assert checkpoint.load(place / "more").extra["record"]["init"] == checkpoint.fingerprint(models.load(place / "run"))
+    for extra, message in (
+        (["--init", str(place / "more")], "which is --out too"),
+        (["--init", str(place / "run"), "--pitch", "pitch"], "--pitch: found pitch, expected none with --init"),
+        (["--init", str(place / "run"), "--model.upsample.channels", "9"], "with upsample.channels = 8, expected 9"),
+    ):
+        out = "more" if "too" in message else "refused"
+        assert train(arguments(place, out, 2, *extra)) == 2
+        assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
 def test_log_has_the_bound_the_kl_of_steps_and_the_signs_of_health(place):
     trained, held = lines_of(place / "run")[-2:]
     assert trained["elbo/elbo"] == pytest.approx(trained["elbo/reconstruction"] - trained["elbo/kl"], abs=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from distill.health import Health
 from distill.wavevae.config import ElboConfig, WaveVAEConfig
 from distill.wavevae.learning import Numbered, StepBatch, VariationalLearning
 from distill.wavevae.model import WaveVAE
+from wavenet import checkpoint
+from wavenet.adaptation import Initial
 from wavenet.arguments import parse_arguments, to_dict
 from wavenet.config import DataConfig, TrainConfig
 from wavenet.errors import UserError, command
@@ -37,10 +40,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--train", type=TrainConfig, default=TrainConfig())
     parser.add_argument("--health", type=HealthConfig, default=HealthConfig(), help="when the model is called ill")
     parser.add_argument("--pitch", type=str, help="a run of wavenet-train-pitch, for a decoder with a source_filter")
+    parser.add_argument("--init", type=str, help="begin with these weights: file or run of a WaveVAE")
     parser.add_argument("--out", type=str, required=True, help="run folder: checkpoint, configuration, logs")
     found = parse_arguments(parser, argv)
     return train_wavevae(
-        found.model, found.objective, found.data, found.train, Path(found.out), found.pitch, found.health
+        found.model,
+        found.objective,
+        found.data,
+        found.train,
+        Path(found.out),
+        found.pitch,
+        found.health,
+        found.init,
     )
 
 
@@ -52,19 +63,22 @@ def train_wavevae(
     run: Path,
     pitch: str | None = None,
     health: HealthConfig | None = None,
+    init: str | None = None,
 ) -> int:
     """Train, or resume, the WaveVAE of a run folder. Returns the exit status.
 
     pitch: the network that a source-filter decoder takes F0 from, trained before; it becomes part of the model.
-    health: thresholds of the monitor, which may change between one call and the next.
+    health: thresholds of the monitor, which may change between one call and the next. init: as of train_student.
     """
-    net = None
+    initial, net = None if init is None else Initial(init, KIND, run), None
+    if initial is not None and pitch is not None:
+        raise UserError(f"--pitch: found {pitch}, expected none with --init, which brings its own")
     if model_config.prior == "source_filter":
-        if pitch is None:
+        if pitch is None and initial is None:
             raise UserError(
                 "--pitch: found none, expected a run of wavenet-train-pitch, for the source_filter needs F0"
             )
-        net = load_pitch(pitch, model_config.audio)
+        net = initial.pitch() if initial is not None else load_pitch(str(pitch), model_config.audio)
         model_config = dataclasses.replace(model_config, pitch=net.config)
     elif pitch is not None:
         raise UserError(f"--pitch: found {pitch}, expected none for a decoder without a source_filter")
@@ -75,6 +89,8 @@ def train_wavevae(
     model_config, model = build_measured(WaveVAE, KIND, model_config, corpus, run)
     if model.pitch is not None and net is not None:
         model.pitch.load_state_dict(net.state_dict())
+    if initial is not None and not (run / checkpoint.FILE_NAME).exists():
+        print(initial.into(model), file=sys.stderr)
     crops = training_crops(corpus, model_config, config)
 
     def validate(average: nn.Module) -> Validation:
@@ -92,6 +108,6 @@ def train_wavevae(
         validate=validate,
         progress="elbo/elbo",
         monitor=Health(health or HealthConfig(), model_config.log_scale_floor),
-        record=record_of(model_config, data, corpus, config, objective=objective, pitch=net),
+        record=record_of(model_config, data, corpus, config, initial, objective, pitch=net),
     )
     return train(task, config, batches, data.workers, run)
