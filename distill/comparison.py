@@ -40,7 +40,7 @@ PITCH, TEACHER, GAUSSIAN = "pitch", "teacher", "teacher-gaussian"
 _PROBE = {"train.validate_every": 2**40, "train.checkpoint_every": 2**40, "data.validation_clips": 1}
 _SHORT, _LONG = 5, 35  # steps of the trainings that measure a step
 _LEAST = 1e-3  # seconds that they differ at least, on a clock that is coarse
-_PACE, _TAKEN = "seconds-a-step.json", "seconds.json"
+_PACE, _TAKEN, _STATUS = "seconds-a-step.json", "seconds.json", "status.json"
 
 
 class System(NamedTuple):
@@ -104,15 +104,13 @@ class Comparison:
 
     def __init__(self, out: Path, recipes: Path, data: str, minutes: float) -> None:
         self.out, self.recipes, self.data, self.minutes = out, recipes, data, minutes
+        self.pitch = System("pitch network", "labels of a tracker", train_pitch, "demo_pitch.yaml")
 
     def train(self) -> None:
-        """Every system in turn; one that its monitor stops is compared as it is then. Raises _Ended."""
-        pitch = System("pitch network", "labels of a tracker", train_pitch, "demo_pitch.yaml")
-        self._train(pitch, self.out / PITCH, {})
+        """Every system in turn; one that its monitor stops stays so, and is compared as it is then. Raises _Ended."""
+        self._once(PITCH, self.pitch, {})
         for run, system in SYSTEMS.items():
-            steps = self.steps(run)
-            taken = self._train(system, self.out / run, {"train.steps": steps})
-            self._keep(_TAKEN, run, self._kept(_TAKEN).get(run, 0.0) + taken)
+            self._once(run, system, {"train.steps": self.steps(run)})
 
     def steps(self, run: str) -> int:
         """Steps of a system's training that fit into the minutes.
@@ -123,10 +121,13 @@ class Comparison:
         known = self._kept(_PACE).get(run)
         if known is None:
             lengths = (_SHORT, _SHORT, _LONG)
-            taken = [
-                self._train(SYSTEMS[run], self.out / "probes" / f"{run}-{number}", _PROBE | {"train.steps": steps})
-                for number, steps in enumerate(lengths)
-            ]
+            taken = []
+            for number, steps in enumerate(lengths):
+                probe = self.out / "probes" / f"{run}-{number}"
+                status, seconds = self._train(SYSTEMS[run], probe, _PROBE | {"train.steps": steps})
+                if status != DONE:  # fewer steps than were asked for have no pace
+                    raise _Ended(status)
+                taken.append(seconds)
             known = max(taken[2] - taken[1], _LEAST) / (_LONG - _SHORT)
             self._keep(_PACE, run, known)
         return max(1, round(60 * self.minutes / known))
@@ -142,7 +143,7 @@ class Comparison:
         heard = evaluate(named, systems, audio, self.out / "evaluation")["systems"]
         rows = [
             {"run": run, "title": SYSTEMS[run].title, "signal": SYSTEMS[run].signal, "planned": self.steps(run)}
-            | {"steps": checkpoint.load(self.out / run).step}
+            | {"steps": checkpoint.load(self.out / run).step, "stopped": self.stopped(run)}
             | {"sound": heard[run]["mean"], "cpu_seconds": self._kept(_TAKEN)[run]}
             | figures_of(model, chosen)
             for run, model in loaded.items()
@@ -157,6 +158,20 @@ class Comparison:
             "others": others,
         }
 
+    def stopped(self, run: str) -> list[str]:
+        """Titles of what its monitor stopped: the system itself, and what it learned from."""
+        known = SYSTEMS | {PITCH: self.pitch}
+        ended = self._kept(_STATUS)
+        return [known[name].title for name in (run, *known[run].needs.values()) if ended.get(name) == STOPPED]
+
+    def _once(self, run: str, system: System, settings: Mapping[str, object]) -> None:
+        """Train, or go on, and add up the processor time; what was stopped is not trained again. Raises _Ended."""
+        if self._kept(_STATUS).get(run) == STOPPED:
+            return
+        status, taken = self._train(system, self.out / run, settings)
+        self._keep(_TAKEN, run, self._kept(_TAKEN).get(run, 0.0) + taken)
+        self._keep(_STATUS, run, status)
+
     def _kept(self, name: str) -> dict[str, float]:
         path = self.out / name
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -164,8 +179,8 @@ class Comparison:
     def _keep(self, name: str, run: str, value: float) -> None:
         write_json(self.out / name, self._kept(name) | {run: value})
 
-    def _train(self, system: System, run: Path, settings: Mapping[str, object]) -> float:
-        """Train, or go on; CPU-seconds taken. Raises _Ended."""
+    def _train(self, system: System, run: Path, settings: Mapping[str, object]) -> tuple[int, float]:
+        """Train, or go on; status, DONE or STOPPED, and CPU-seconds taken. Raises _Ended."""
         recipe = self.recipes / system.recipe
         if not recipe.is_file():
             raise UserError(f"{recipe}: found no such recipe; run from a clone, or say --recipes")
@@ -180,7 +195,7 @@ class Comparison:
         begun = time.process_time()
         if (status := system.train(arguments)) not in (DONE, STOPPED):
             raise _Ended(status)
-        return time.process_time() - begun
+        return status, time.process_time() - begun
 
 
 class _Ended(Exception):

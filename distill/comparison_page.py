@@ -24,8 +24,8 @@ def table_lines(figures: dict[str, Any]) -> list[str]:
     ]
     for row in figures["rows"]:
         speed = row["sampling_x"] * figures["sample_rate"]
-        steps = f"{row['steps']:,}" + (f" of {row['planned']:,}: stopped" if row["steps"] < row["planned"] else "")
-        cells = [row["title"], steps, f"{row['cpu_seconds']:,.0f}", f"{row['macs']:,}", _density(row)]
+        steps = f"{row['steps']:,}" + (f" of {row['planned']:,}" if row["steps"] < row["planned"] else "")
+        cells = [_title(row), steps, f"{row['cpu_seconds']:,.0f}", f"{row['macs']:,}", _density(row)]
         lines.append("| " + " | ".join([*cells, *_heard(row, known), f"{speed:,.0f}"]) + " |")
     for row in figures["others"]:
         lines.append("| " + " | ".join([row["title"], "", "", "", "", *_heard(row, known), ""]) + " |")
@@ -41,7 +41,7 @@ def map_lines(figures: dict[str, Any]) -> list[str]:
     for row in figures["rows"]:
         kind = row["kind"]
         cells = [
-            row["title"],
+            _title(row),
             row["signal"],
             kind["density"],
             kind["density_passes"],
@@ -53,6 +53,13 @@ def map_lines(figures: dict[str, Any]) -> list[str]:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _title(row: dict[str, Any]) -> str:
+    """With what its training's monitor stopped: itself, or what it learned from."""
+    own = [", stopped by its monitor"] if row["title"] in row["stopped"] else []
+    others = [f", after {title} was stopped" for title in row["stopped"] if title != row["title"]]
+    return "".join([row["title"], *own, *others])
 
 
 def _density(row: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ LOGGED = {
     "health/voiced_autocorrelation": ("voiced autocorrelation", ""),
     "health/noise_floor": ("noise floor", "dBFS"),
 }
+_NLL, _DENSITY = "validation/nll", "validation/nll_density"
 _DIGITS = 4
 
 
@@ -44,6 +45,8 @@ def log_table(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return ""
     names = [name for name in LOGGED if any(row.get(name) is not None for row in rows)]
+    if any(row.get(_NLL) is not None and row[_NLL] == row.get(_DENSITY) for row in rows):
+        names.remove(_NLL)  # of a law with a density the two are one; beside masses of cells they cannot stand
     headings = [f"{heading} [{unit}]" if unit else heading for heading, unit in (LOGGED[name] for name in names)]
     lines = ["| step | " + " | ".join(headings) + " |", "|---:|" + "---:|" * len(names)]
     for row in rows:

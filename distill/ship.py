@@ -76,9 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         out.parent.mkdir(parents=True, exist_ok=True)
         weights.write(out, card, checkpoint.weights(stored))
         print(f"{out}: {card.kind}, {out.stat().st_size / 1e6:.2f} MB, step {card.steps}")
-        if "init" in card.recipe and arguments.init is None:
-            note = f"its card counts the steps of {arguments.run} alone, which began with other weights"
-            print(f"{out}: {note}; --init FILE{SUFFIX} adds theirs", file=sys.stderr)
+        if card.recipe.get("partial"):
+            if arguments.init is None:
+                note = f"of {arguments.run} alone, which began with other weights; --init FILE{SUFFIX} adds theirs"
+            else:
+                note = f"that {arguments.init} knows of, which itself began with other weights"
+            print(f"{out}: its card counts the steps {note}", file=sys.stderr)
     if page is not None:
         fill(page, tables(weights.shipped()), SECTION)
     return DONE
@@ -132,8 +135,12 @@ def card_of(
         section: {key: value for key, value in values.items() if key not in _OF_THE_MACHINE.get(section, ())}
         for section, values in record.items()
         if section in ("objective", "data", "train")
-    } | ({"init": record["init"]} if "init" in record else {})
+    }
     begun = None if init is None else _begun(init, record, run)
+    if "init" in record:
+        recipe["init"] = record["init"]
+        if begun is None or begun.recipe.get("partial"):
+            recipe["partial"] = True  # steps and log are not those of all the training
     figures = _figures(run, metrics, [name, run.resolve().name] if system is None else [system])
     if log := history(run):
         figures["log"] = log if begun is None else after(begun, log)
@@ -143,7 +150,8 @@ def card_of(
     trained_by = _COMMANDS.get(stored.kind) if name_of_teacher is None else _COMMANDS["student"]
     if trained_by is None:
         raise UserError(f"{run}: found a {stored.kind}, expected one of {', '.join(_COMMANDS)}")
-    usual = [trained_by, "--config", "RECIPE.yaml", *teachers, "--data.root", about["name"]]
+    first = [] if "init" not in record else ["--init", "WEIGHTS" if begun is None else begun.name]
+    usual = [trained_by, "--config", "RECIPE.yaml", *first, *teachers, "--data.root", about["name"]]
     return Card(
         name=name,
         kind=stored.kind,

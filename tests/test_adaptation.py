@@ -1,5 +1,6 @@
 """A new run from trained weights: it begins as they are, at its recordings' level; what does not fit is named."""
 
+import dataclasses
 import math
 
 import pytest
@@ -12,8 +13,9 @@ from tests.conftest import random_mel, random_wav, small_student, small_teacher
 from tests.test_train_commands import assert_equal_runs
 from tests.test_train_prior import call, place, student  # noqa: F401
 from wavenet import checkpoint, weights
-from wavenet.adaptation import move
+from wavenet.adaptation import Initial, move
 from wavenet.arguments import from_dict, to_dict
+from wavenet.errors import UserError
 from wavenet.run import read_metrics
 from wavenet.train import main as teach
 
@@ -63,7 +65,11 @@ def test_a_source_teacher_brings_its_pitch_network(made):
 
 
 def test_a_teacher_may_begin_with_those_of_another_law(made, capsys):
-    assert teach(retaught(made, "normal", 1, *STILL, "--model.distribution.kind", "gaussian")) == 0
+    kind = ["--model.distribution.kind", "gaussian"]
+    assert teach(call(made, "teacher", "never taught", 1, *STILL, *kind)) == 0
+    fresh = checkpoint.weights(checkpoint.load(made / "never taught"))  # of the same seed
+    capsys.readouterr()
+    assert teach(retaught(made, "normal", 1, *STILL, *kind)) == 0
     said = capsys.readouterr().err
     assert "dB from those of its training, for distribution.kind = gaussian, with a new last layer" in said
     old, new = (checkpoint.weights(checkpoint.load(made / run)) for run in ("teacher", "normal"))
@@ -71,6 +77,7 @@ def test_a_teacher_may_begin_with_those_of_another_law(made, capsys):
     for name in old:
         if name.startswith("stack.output."):
             assert new[name].shape[0] == 2
+            torch.testing.assert_close(new[name], fresh[name], rtol=0, atol=1e-6, msg=name)
         else:
             torch.testing.assert_close(new[name], old[name], rtol=0, atol=1e-6, msg=name)
     assert teach(retaught(made, "deeper", 1, *STILL, "--model.distribution.log_scale_floor", "-8")) == 0
@@ -91,11 +98,65 @@ def test_a_student_with_a_prior_may_begin_with_those_of_other_noise(made, capsys
     assert abs(loud[0] - loud[1]) < 0.1
 
 
-def test_such_a_run_resumes_bit_exact(made):
-    assert distil(again(made, "whole again", 4)) == 0
-    assert distil(again(made, "parts again", 2)) == 0
-    assert distil(again(made, "parts again", 4)) == 0
-    assert_equal_runs(made / "whole again", made / "parts again")
+@pytest.mark.parametrize(
+    ("train", "arguments", "change"),
+    [
+        (distil, again, []),
+        (distil, again, ["--model.noise", "normal"]),
+        (teach, retaught, ["--model.distribution.kind", "gaussian"]),
+    ],
+    ids=["student", "other noise", "other law"],
+)
+def test_such_a_run_resumes_bit_exact(made, train, arguments, change):
+    whole, parts = (f"{name} {train.__module__} {''.join(change)}".replace("--", "") for name in ("whole", "parts"))
+    for run, steps in ((whole, 4), (parts, 2), (parts, 4)):
+        assert train(arguments(made, run, steps, *change)) == 0
+    assert_equal_runs(made / whole, made / parts)
+
+
+def stored(tmp_path, model, kind="teacher", tensors=None):
+    """The model, or other weights with its configuration, as a file, to begin with."""
+    from tests.test_weights import card_of
+
+    tensors = model.state_dict() if tensors is None else tensors
+    card = dataclasses.replace(card_of(model, kind), digest=weights.digest(tensors))
+    weights.write(tmp_path / "before.safetensors", card, tensors)
+    return Initial(str(tmp_path / "before.safetensors"), kind, tmp_path / "run")
+
+
+def test_another_number_of_components_is_another_law(tmp_path):
+    before, after = small_teacher("mol"), small_teacher("mol")
+    config = dataclasses.replace(
+        after.config, distribution=dataclasses.replace(after.config.distribution, components=5)
+    )
+    after = type(after)(config).double()
+    own = {name: value.clone() for name, value in after.state_dict().items()}
+    assert "for distribution.components = 5, with a new last layer" in stored(tmp_path, before).into(after)
+    for name, value in after.state_dict().items():
+        last = name.startswith("stack.output.")
+        torch.testing.assert_close(value, own[name] if last else before.state_dict()[name], rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["mol", "gaussian"], ids=["the same law", "another law"])
+def test_damaged_weights_are_refused_with_every_law(tmp_path, kind):
+    """A last layer that is not of the configuration beside it is no last layer of another law."""
+    before = small_teacher("mol")
+    cut = {
+        name: value[:3].clone() if name.startswith("stack.output.") else value
+        for name, value in before.state_dict().items()
+    }
+    with pytest.raises(UserError, match=r"found weights of other sizes: shape \(3, .*of stack\.output"):
+        stored(tmp_path, before, tensors=cut).into(small_teacher(kind))
+
+
+def test_speakers_keep_what_was_learned_of_their_names(tmp_path):
+    """In any order; one who is new to the weights begins as without them, and is named."""
+    before = small_teacher(speakers=3, names=["anna", "bert", "cleo"])
+    after = small_teacher(speakers=3, names=["bert", "dora"])
+    own = after.upsample.embedding.weight.detach().clone()
+    assert stored(tmp_path, before).into(after).endswith(", speakers new to them: dora")
+    rows = before.upsample.embedding.weight
+    torch.testing.assert_close(after.upsample.embedding.weight, torch.stack([rows[1], own[1], own[2]]), rtol=0, atol=0)
 
 
 def test_files_and_shipped_names_serve_as_init_and_teacher(made, tmp_path, monkeypatch):

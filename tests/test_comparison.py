@@ -92,7 +92,7 @@ def row(**changes):
         "nats": -4.567,
         "macs": 98765,
     }
-    return plain | {"kind": kind, "density_x": 2.0, "sampling_x": 3.0} | changes
+    return plain | {"kind": kind, "density_x": 2.0, "sampling_x": 3.0, "stopped": []} | changes
 
 
 def test_pages_mark_bounds_and_leave_out_what_nothing_has():
@@ -106,9 +106,18 @@ def test_pages_mark_bounds_and_leave_out_what_nothing_has():
         "| X | 1,234 | 61 | 98,765 | ≤ -4.57 | 0.500 | 24,000 |",
         "| griffin-lim |  |  |  |  | 0.100 |  |",
     ]
-    figures["rows"] = [row(steps=1000)]
-    assert table_lines(figures)[4].startswith("| X | 1,000 of 1,234: stopped | 61 |")
     assert map_lines(figures)[2] == "| X | bound | lower bound | 1 | 2 | ≤ -4.57 | 1 | 3 | 0.500 |"
+
+
+def test_pages_name_what_was_stopped():
+    """At its last step too, and in the rows of what learned from it."""
+    figures = {"minutes": 2.0, "data": "bundled", "sample_rate": 8000, "clips": ["a"], "others": []}
+    figures["rows"] = [row(steps=1000, stopped=["X"]), row(stopped=["X"]), row(stopped=["X", "Y"]), row(stopped=["Y"])]
+    own, after = "X, stopped by its monitor", ", after Y was stopped"
+    expected = [own, own, own + after, "X" + after]
+    assert [line.split(" | ")[0] for line in table_lines(figures)[4:]] == [f"| {title}" for title in expected]
+    assert [line.split(" | ")[0] for line in map_lines(figures)[2:]] == [f"| {title}" for title in expected]
+    assert " | 1,000 of 1,234 | " in table_lines(figures)[4]
 
 
 def test_steps_fill_the_minutes_at_the_pace_of_a_step_without_its_setting_up(tmp_path, monkeypatch):
@@ -148,20 +157,40 @@ def test_mistakes_cost_a_line_and_an_interruption_its_status(tmp_path, capsys, m
     assert main(["--out", str(tmp_path / "out")]) == 130
 
 
-def test_a_system_that_its_monitor_stops_does_not_end_the_comparison(tmp_path, monkeypatch):
+@pytest.fixture
+def ill_and_well(tmp_path, monkeypatch):
+    """Two systems, one of which its monitor stops, in one comparison; the calls of their trainings."""
     called = []
     (tmp_path / "recipe.yaml").touch()
     (tmp_path / "demo_pitch.yaml").touch()
     monkeypatch.setattr(comparison, "train_pitch", lambda arguments: 0)
-    for name, status in (("ill", 3), ("well", 0)):
+    systems = {}
+    for name, status, needs in (("ill", 3, {}), ("well", 0, {"--teacher": "ill"})):
         train = lambda arguments, name=name, status=status: called.append(name) or status  # noqa: E731
-        monkeypatch.setitem(SYSTEMS, name, System(name, "bound", train, "recipe.yaml"))
-    for name in set(SYSTEMS) - {"ill", "well"}:
-        monkeypatch.delitem(SYSTEMS, name)
+        systems[name] = System(name, "bound", train, "recipe.yaml", needs)
+    monkeypatch.setattr(comparison, "SYSTEMS", systems)
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "seconds-a-step.json").write_text('{"ill": 1.0, "well": 1.0}')
-    Comparison(tmp_path / "out", tmp_path, "bundled", 1.0).train()
+    return Comparison(tmp_path / "out", tmp_path, "bundled", 1.0), called
+
+
+def test_a_system_that_its_monitor_stops_does_not_end_the_comparison(ill_and_well):
+    """It is not trained on by a second call either, and what learned from it says so."""
+    compared, called = ill_and_well
+    (compared.out / "seconds-a-step.json").write_text('{"ill": 1.0, "well": 1.0}')
+    compared.train()
     assert called == ["ill", "well"]
+    compared.train()
+    assert called == ["ill", "well", "well"]
+    assert compared.stopped("ill") == compared.stopped("well") == ["ill"]
+
+
+def test_a_training_that_is_stopped_while_a_step_is_measured_gives_no_pace(ill_and_well, tmp_path):
+    compared, called = ill_and_well
+    with pytest.raises(comparison._Ended) as ended:
+        compared.train()
+    assert ended.value.status == 3
+    assert called == ["ill"]
+    assert not (compared.out / "seconds-a-step.json").exists()
 
 
 @pytest.mark.slow

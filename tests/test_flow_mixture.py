@@ -1,5 +1,6 @@
 """Mixtures as an autoregressive flow: torch.distributions' density, Jacobian, inverse, tails, gradients, reach."""
 
+import copy
 import math
 
 import numpy as np
@@ -113,19 +114,45 @@ def test_far_out_the_way_back_is_the_way_there():
     torch.testing.assert_close(inverse_log_det, -log_det, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("log_scale_range", [(-7.0, 5.0), (-2.0, 1.0)], ids=str)
 @pytest.mark.parametrize("components", [1, 2, 3, 8])
-def test_it_begins_near_the_identity_with_components_apart(components):
-    """Mean and variance those of the noise, exactly: nothing is learnt yet."""
+def test_it_begins_near_the_identity_with_components_apart(components, log_scale_range):
+    """Mean and variance those of the noise, whatever the soft bounds of the scales: nothing is learnt yet."""
     torch.manual_seed(0)
-    flow = VectorMixture(2, (8,), components, output_gain=0.0, log_scale_range=(-9.0, 9.0)).double()
+    flow = VectorMixture(2, (8,), components, output_gain=0.0, log_scale_range=log_scale_range).double()
     log_weight, loc, log_scale = flow.conditionals(points(1, 2))
     weight, variance = log_weight.exp(), (2 * log_scale).exp()
     torch.testing.assert_close((weight * loc).sum(1), torch.zeros(1, 2).double(), rtol=0, atol=1e-6)
     second = (weight * (loc.square() + variance)).sum(1)
-    torch.testing.assert_close(second, torch.ones(1, 2).double(), rtol=0, atol=1e-2)
+    torch.testing.assert_close(second, torch.ones(1, 2).double(), rtol=0, atol=1e-6)
     assert len(loc[0, :, 0].unique()) == components
     z = points(400, 2)
-    assert float((flow(z)[0].detach() - z).abs().max()) < (1e-2 if components == 1 else 1.0)
+    assert float((flow(z)[0].detach() - z).abs().max()) < (1e-5 if components == 1 else 1.0)
+
+
+def test_in_float32_nothing_is_lost_far_out():
+    """A thousand widths out and more: density, slope and gradient as in float64, and all of them finite."""
+    flow = mixture((0, 1), components=4)
+    with torch.no_grad():
+        flow.network.last.bias.view(3, 4, 2)[2] -= 6.0
+    single = copy.deepcopy(flow).float()
+    x = torch.cat([direction * torch.logspace(-1, 2, 60).double()[:, None] for direction in points(8, 2)])
+    expected = log_prob(flow, STANDARD, x, None)
+    assert float(expected.min()) < -1e6  # thousands of widths
+    found = log_prob(single, Gaussian(torch.zeros(()), torch.zeros(())), x.float(), None)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(single.inverse(x.float())[1].double(), flow.inverse(x)[1], rtol=1e-4, atol=1e-2)
+    found.sum().backward()
+    assert all(torch.isfinite(value.grad).all() for value in single.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_quantiles_a_million_deviations_out(dtype):
+    """Against the expansion log Phi(z) = -z^2 / 2 - log(-z) - log(2 pi) / 2 - 1 / z^2, exact to 1e-10 there."""
+    z = -torch.logspace(2.5, 6, 200, dtype=torch.float64)
+    log_p = -0.5 * z.square() - (-z).log() - 0.5 * math.log(2 * math.pi) - z**-2
+    found = normal_quantile(log_p.to(dtype), torch.zeros_like(z).to(dtype))
+    torch.testing.assert_close(found.double(), z, rtol=1e-12 if dtype == torch.float64 else 2e-7, atol=0)
 
 
 def test_features_reach_every_coordinate_and_its_law():

@@ -107,6 +107,13 @@ def test_the_log_and_steps_of_what_a_run_began_with_come_first(made, work, capsy
         f"more.safetensors: its card counts the steps of {made / 'more'} alone, which began with other weights; --init"
     )
     assert capsys.readouterr().err.startswith(alone)
+    assert weights.read_card("more.safetensors").commands[0].startswith("distill-train --config RECIPE.yaml --init WEI")
+    assert distil(student(made, "most", 1, "--init", "more.safetensors", pitch=None)) == 0
+    assert ship([str(made / "most"), *whole, "--name", "most", "--init", "more.safetensors"]) == 0
+    card, said = weights.read_card("most.safetensors"), capsys.readouterr().err
+    assert card.steps == 2 + 1
+    assert card.commands == ["distill-train --config RECIPE.yaml --init more --teacher teacher --data.root corpus"]
+    assert "steps that more.safetensors knows of, which itself began with other weights" in said
     assert ship([str(made / "student"), *whole, "--init", "student.safetensors", "--overwrite"]) == 2
     assert f"--init: found student.safetensors of digest {first.digest}, expected None" in capsys.readouterr().err
     assert ship([str(made / "more"), *whole, "--init", str(made / "more"), "--overwrite"]) == 2

@@ -4,7 +4,8 @@ With gain g_0 in the weights and g_1 on the new recordings, every network's mel 
 speech that is merely louder or softer than that of the first training then looks the same to all of them.
 
 A teacher may get another law of x_t so: the last layer of its network alone depends on that, and begins anew. A student
-with a prior may get other noise: flow 0 brings it to the same level.
+with a prior may get other noise: flow 0 brings it to the same level. Of several speakers each keeps what was learned of
+the speaker of that name.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wavenet import checkpoint
 from wavenet.arguments import from_dict, to_dict
@@ -38,6 +39,7 @@ _FREE = {
 }
 _LAW = {f"distribution.{name}" for name in ("kind", "components", "bits", "log_scale_floor")}
 _LAST_LAYER = "stack.output."
+_SPEAKERS = "upsample.embedding.weight"
 
 
 class Initial:
@@ -89,16 +91,35 @@ class Initial:
         if wrong:
             raise UserError(f"--init: found {self.path} with {'; '.join(wrong)}, as the recipe says")
         changed = [f"{name} = {ours.get(name)}" for name in differing if name in _LAW | {"noise"}]
+        tensors = self.tensors | self._speakers(model, known.speaker_names)
         fresh = {name: value for name, value in model.state_dict().items() if name.startswith(_LAST_LAYER)}
-        renewed = "distribution.kind" in differing or any(
-            name in self.tensors and self.tensors[name].shape != value.shape for name, value in fresh.items()
-        )
-        fill(model, self.tensors | fresh if renewed else self.tensors, self.path)
+        sizes = {name for name, value in fresh.items() if name in tensors and tensors[name].shape != value.shape}
+        renewed = bool(sizes) and not _LAW.isdisjoint(differing)
+        if renewed:
+            with torch.random.fork_rng(devices=[]):  # a run's own draws are the same with every law
+                stored = type(model)(known)
+            fill(stored, self.tensors, self.path)  # whole, by its own configuration, before a part of it is left
+        fill(model, tensors | fresh if renewed else tensors, self.path)
         louder = math.log((known.gain or 1.0) / (model.config.gain or 1.0))
         move(model, louder)
         level = f", recordings {20 * louder / math.log(10):+.1f} dB from those of its training"
         other = f", for {', '.join(changed)}{', with a new last layer' if renewed else ''}" if changed else ""
-        return f"weights: those of {self.path} at step {self.stored.step}, to begin with{level}{other}"
+        unknown = [name for name in model.config.speaker_names if name not in known.speaker_names]
+        new = f", speakers new to them: {', '.join(unknown)}" if unknown and model.config.speakers else ""
+        return f"weights: those of {self.path} at step {self.stored.step}, to begin with{level}{other}{new}"
+
+    def _speakers(self, model: Any, names: list[str]) -> dict[str, Tensor]:
+        """The speakers' rows in the model's order; who is new to the weights keeps the model's own, untrained."""
+        rows = self.tensors.get(_SPEAKERS)
+        if rows is None or not model.config.speakers:
+            return {}
+        own = model.state_dict()[_SPEAKERS].clone()
+        if rows.shape != own.shape:
+            return {}
+        for place, name in enumerate(model.config.speaker_names):
+            if name in names:
+                own[place] = rows[names.index(name)]
+        return {_SPEAKERS: own}
 
 
 @torch.no_grad()

@@ -29,6 +29,15 @@ def soft_clamp(value: Tensor, low: float, high: float) -> Tensor:
     return soft_floor(-soft_floor(-value, -high), low)
 
 
+def soft_unclamp(value: Tensor, low: float, high: float) -> Tensor:
+    """The argument for which soft_clamp is `value`, inside (low, high)."""
+
+    def unfloored(floored: Tensor, floor: float) -> Tensor:
+        return floor + torch.log(torch.expm1(floored - floor))
+
+    return -unfloored(-unfloored(value, low), -high)
+
+
 class CausalConv1d(nn.Conv1d):
     """Convolution whose output at t sees inputs t, t - d, ..., t - (k - 1) d: (B, C, T) -> (B, O, T).
 

@@ -68,7 +68,8 @@ def train_wavevae(
     """Train, or resume, the WaveVAE of a run folder. Returns the exit status.
 
     pitch: the network that a source-filter decoder takes F0 from, trained before; it becomes part of the model.
-    health: thresholds of the monitor, which may change between one call and the next. init: as of train_student.
+    health: thresholds of the monitor, which may change between one call and the next. init: as of train_student; the
+    weight of the KL is then not annealed.
     """
     initial, net = None if init is None else Initial(init, KIND, run), None
     if initial is not None and pitch is not None:
@@ -82,6 +83,8 @@ def train_wavevae(
         model_config = dataclasses.replace(model_config, pitch=net.config)
     elif pitch is not None:
         raise UserError(f"--pitch: found {pitch}, expected none for a decoder without a source_filter")
+    if initial is not None:  # a posterior that is trained already would drift off while the KL weighs nothing
+        objective = dataclasses.replace(objective, annealing_steps=0)
     learning = VariationalLearning(objective, model_config.audio, config.crop_length)
     corpus = open_training_corpus(data, model_config.audio)
     heard = learning.long_enough(corpus.dev)[: data.validation_clips]  # known now, not at the first validation
@@ -90,7 +93,7 @@ def train_wavevae(
     if model.pitch is not None and net is not None:
         model.pitch.load_state_dict(net.state_dict())
     if initial is not None and not (run / checkpoint.FILE_NAME).exists():
-        print(initial.into(model), file=sys.stderr)
+        print(f"{initial.into(model)}; KL at its full weight from step 0", file=sys.stderr)
     crops = training_crops(corpus, model_config, config)
 
     def validate(average: nn.Module) -> Validation:
