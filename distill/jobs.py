@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from wavenet.errors import DONE, INTERRUPTED, SOME_FAILED
+from wavenet.errors import DONE, INTERRUPTED, SOME_FAILED, STOPPED
 
 _CODE = "import sys; from distill.train import main; sys.exit(main(sys.argv[1:]))"
 _PAUSE = 0.2  # seconds between two looks at what runs
@@ -57,10 +57,13 @@ def run_jobs(
 
 
 def exit_status(statuses: Mapping[str, int]) -> int:
-    """That of the whole: 130 where one was interrupted, else 1 where one failed."""
+    """That of the whole: 130 where one was interrupted, else 1 where one failed, 3 where monitors stopped some."""
     if not {INTERRUPTED, -signal.SIGINT}.isdisjoint(statuses.values()):
         return INTERRUPTED
-    return SOME_FAILED if any(statuses.values()) else DONE
+    failed = {status for status in statuses.values() if status != DONE}
+    if not failed:
+        return DONE
+    return STOPPED if failed == {STOPPED} else SOME_FAILED
 
 
 def _start(job: Job) -> subprocess.Popen[bytes]:

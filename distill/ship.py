@@ -131,7 +131,7 @@ def card_of(
         name_of_teacher = _teacher(teacher, record, run)
     else:
         require(teacher is None, "--teacher", teacher, f"none for a {stored.kind}")
-    recipe = {
+    recipe: dict[str, Any] = {
         section: {key: value for key, value in values.items() if key not in _OF_THE_MACHINE.get(section, ())}
         for section, values in record.items()
         if section in ("objective", "data", "train")

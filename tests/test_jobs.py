@@ -108,7 +108,16 @@ def test_an_error_leaves_nothing_running(tmp_path):
 
 @pytest.mark.parametrize(
     ("statuses", "expected"),
-    [([0, 0], 0), ([0, 2], 1), ([1, 130], 130), ([0, -2], 130), ([0, -9], 1)],
+    [
+        ([0, 0], 0),
+        ([0, 2], 1),
+        ([1, 130], 130),
+        ([0, -2], 130),
+        ([0, -9], 1),
+        ([0, 3], 3),
+        ([2, 3], 1),
+        ([3, 130], 130),
+    ],
 )
 def test_the_status_of_the_whole(statuses, expected):
     assert exit_status({str(place): status for place, status in enumerate(statuses)}) == expected

@@ -68,7 +68,11 @@ def test_resumes_bit_exact_with_the_annealing_where_it_was(place):
 def test_a_run_may_begin_with_the_weights_of_another(place, capsys):
     still = ["--train.lr", "1e-12", "--train.warmup_steps", "0"]
     assert train(arguments(place, "more", 1, *still, "--init", str(place / "run"))) == 0
-    assert f"weights: those of {place / 'run'} at step 4, to begin with, recordings +0.0 dB" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"weights: those of {place / 'run'} at step 4, to begin with, recordings +0.0 dB" in said
+    assert "KL at its full weight from step 0" in said
+    first, weight = lines_of(place / "more")[0], lines_of(place / "run")[0]["elbo/kl_weight"]
+    assert first["elbo/kl_weight"] == 1.0 > weight
     old, new = (checkpoint.weights(checkpoint.load(place / run)) for run in ("run", "more"))
     assert old.keys() == new.keys()
     assert all(torch.allclose(old[name], new[name], rtol=0, atol=1e-6) for name in old)

@@ -7,9 +7,9 @@ log |dz_i/dx_i| = log f_i(x_i) - log phi(z_i). It is MADE MoG (Papamakarios et a
 as a flow from normal noise; the distribution functions of mixtures as flows are in Flow++ (Ho et al. 2019, arXiv
 1902.00275, section 3.2). A teacher with a mixture is such a flow too (distill/health.py reads the noise off it).
 
-Tails: the logarithms of F and of 1 - F are kept, and the quantile is taken of the smaller. Slopes are ratios of Mills's,
-Phi / phi = sqrt(pi / 2) erfcx(-z / sqrt 2), never differences of log densities, which leave nothing of them far out. So z
-and its slope keep the relative precision of their type at any distance, in float32 too.
+Tails: the logarithms of F and of 1 - F are kept, and the quantile is taken of the smaller. Slopes come from Mills's
+ratio, Phi / phi = sqrt(pi / 2) erfcx(-z / sqrt 2), never from differences of log densities, of which far out nothing is
+left. So z and its slope keep the relative precision of their type at any distance, in float32 too.
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ def _log_masses(x: Tensor, log_weight: Tensor, loc: Tensor, log_scale: Tensor) -
 def _to_normal(x: Tensor, log_weight: Tensor, loc: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
     """z = Phi^{-1}(F(x)) and log dz/dx; the components along axis 1.
 
-    In the lower half f / F = sum_k r_k / (s_k M(u_k)), M Mills's ratio at u_k = (x - m_k) / s_k and r_k the shares of the
-    components in F, and dz/dx = M(z) f / F; the upper half is its mirror image.
+    In the lower half f / F = sum_k r_k / (s_k M(u_k)), M Mills's ratio at u_k = (x - m_k) / s_k and r_k the shares of
+    the components in F, and dz/dx = M(z) f / F; the upper half is its mirror image.
     """
     below, above = _log_masses(x, log_weight, loc, log_scale)
     log_cdf, log_sf = below.logsumexp(1), above.logsumexp(1)

@@ -56,9 +56,13 @@ def ready(compiled: Any, *arguments: object) -> None:
 
 
 class _Announcement(event.Listener):
-    """Says so once something has been compiling for a while. numba tells of compiling alone, not of loading."""
+    """Says so once this thread has been compiling for a while. numba tells of compiling alone, not of loading.
+
+    It tells every listener of what any thread compiles.
+    """
 
     def __init__(self) -> None:
+        self.thread = threading.get_ident()
         message = "compiling the sequential engine for this processor: about half a minute, once"
         self.timer = threading.Timer(_PATIENCE, print, [message], {"file": sys.stderr, "flush": True})
         self.timer.daemon = True
@@ -66,7 +70,7 @@ class _Announcement(event.Listener):
 
     def on_start(self, event: object) -> None:
         """Of the engine or of a function that it calls: the first one starts the clock."""
-        if not self.begun:
+        if not self.begun and threading.get_ident() == self.thread:
             self.begun = True
             self.timer.start()
 

@@ -1,0 +1,68 @@
+"""`make weights`: the commands that it runs, in order, and that it stops at the first that fails."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+MAKEFILE = Path(__file__).resolve().parent.parent / "Makefile"
+NAMES = ["teacher", "student", "student_textbook", "teacher_gaussian", "student_gaussian"]
+STUB = """#!/bin/sh
+printf '%s\\n' "$*" >> {log}
+case "$*" in *"{failing}"*) exit 7;; esac
+"""
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """make weights under a python that writes its arguments down, and fails where they hold `failing`."""
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    log, python = tmp_path / "log", tmp_path / "venv" / "bin" / "python"
+
+    def run(failing="no such words", corpus="a corpus"):
+        log.unlink(missing_ok=True)
+        python.write_text(STUB.format(log=f"'{log}'", failing=failing))
+        python.chmod(0o755)
+        (tmp_path / "venv" / ".installed").touch()
+        arguments = [f"VENV={tmp_path / 'venv'}", f"CORPUS={corpus}", "WEIGHTS=my runs", "-o", "environment"]
+        found = subprocess.run(
+            ["make", "-f", str(MAKEFILE), "weights", *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"MAKEFLAGS": ""},
+            capture_output=True,
+            text=True,
+        )
+        return found, log.read_text().splitlines() if log.exists() else []
+
+    return run
+
+
+def test_every_training_is_shipped_with_what_it_began_with(weights):
+    found, calls = weights()
+    assert found.returncode == 0, found.stderr
+    trained = [call for call in calls if call.startswith(("scripts/train_teacher", "scripts/train_student"))]
+    assert [call.split("--out my runs/")[1].strip() for call in trained] == NAMES
+    shipped = [call for call in calls if call.startswith("scripts/ship.py")]
+    assert [call.split("--name ")[1].split()[0] for call in shipped] == NAMES
+    for call, training in zip(shipped, trained, strict=True):
+        begun, teacher = (
+            [part.split(" --")[0] for part in training.split(f"--{word} ")[1:]] for word in ("init", "teacher")
+        )
+        assert call.split("--init ")[1:] == [] if not begun else f"--init {begun[0]}.safetensors" in call
+        assert [part.split(" --")[0] for part in call.split("--teacher ")[1:]] == teacher
+        assert "--corpus my runs/data --licence CC0-1.0 --metrics my runs/evaluation/metrics.json" in call
+
+
+@pytest.mark.parametrize("failing", ["kathleen_textbook.yaml", "--name student ", "evaluate.py"])
+def test_nothing_comes_after_what_failed(weights, failing):
+    found, calls = weights(failing)
+    assert found.returncode != 0
+    assert failing in calls[-1] + " "
+    assert len(calls) < len(weights()[1])
+
+
+def test_a_corpus_is_asked_for(weights):
+    found, calls = weights(corpus="")
+    assert "make weights: found no CORPUS, expected CORPUS=DIR, a corpus folder" in found.stderr
+    assert calls == []
