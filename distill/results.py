@@ -68,7 +68,10 @@ def _fill_section(run: Path, page: Path, docs: Path, section: str) -> int:
 
 
 def evaluation(metrics: dict[str, Any]) -> str:
-    """All that was measured of every system in Markdown: a system a column, the mean and half its 95% interval."""
+    """All that was measured of every system in Markdown: a system a column, the mean and half its 95% interval.
+
+    What only some clips could tell, as those without a text tell no word errors, is named with their number.
+    """
     systems = metrics["systems"]
     lines = ["| | " + " | ".join(systems) + " |", "|---|" + "---:|" * len(systems)]
     for name, metric in METRICS.items():
@@ -79,7 +82,20 @@ def evaluation(metrics: dict[str, Any]) -> str:
     densities = [_density(system) for system in systems.values()]
     if any(value != "-" for value in densities):
         lines.append("| log density, held out [nats/sample] | " + " | ".join(densities) + " |")
-    return f"{len(metrics['clips'])} clips.\n\n" + "\n".join(lines)
+    return f"{len(metrics['clips'])} clips{_fewer(metrics)}.\n\n" + "\n".join(lines)
+
+
+def _fewer(metrics: dict[str, Any]) -> str:
+    """What was measured on fewer clips than all, the clips' number in front; "" where nothing was."""
+    by_count: dict[int, list[str]] = {}
+    for name, metric in METRICS.items():
+        measured = [
+            sum(clip.get(name) is not None for clip in system["clips"].values())
+            for system in metrics["systems"].values()
+        ]
+        if 0 < max(measured, default=0) < len(metrics["clips"]):
+            by_count.setdefault(max(measured), []).append(metric.heading)
+    return "".join(f"; {count} of them for {', '.join(names)}" for count, names in by_count.items())
 
 
 def _density(system: dict[str, Any]) -> str:

@@ -174,3 +174,12 @@ def test_an_evaluation_fills_its_section_with_every_measured_metric(run, tmp_pat
     assert "DNSMOS" not in text, "what was not measured has no line"
     assert (tmp_path / "hour.png").stat().st_size > 10_000
     assert results.main([str(tmp_path), "--section", "hour"]) == 2
+
+
+def test_an_evaluation_says_what_only_some_clips_could_tell():
+    clips = {"a": {"stoi": 0.9, "wer": 0.5}, "b": {"stoi": 0.8, "wer": None}, "c": {"stoi": 0.7}}
+    system = {"mean": {"stoi": 0.8, "wer": 0.5}, "ci95": {"stoi": 0.1, "wer": None}, "clips": clips}
+    heard = {"mean": {"stoi": 1.0}, "ci95": {}, "clips": {name: {"stoi": 1.0} for name in clips}}
+    lines = results.evaluation({"clips": list(clips), "systems": {"recording": heard, "x": system}}).split("\n")
+    assert lines[0] == "3 clips; 1 of them for WER."
+
