@@ -182,4 +182,3 @@ def test_an_evaluation_says_what_only_some_clips_could_tell():
     heard = {"mean": {"stoi": 1.0}, "ci95": {}, "clips": {name: {"stoi": 1.0} for name in clips}}
     lines = results.evaluation({"clips": list(clips), "systems": {"recording": heard, "x": system}}).split("\n")
     assert lines[0] == "3 clips; 1 of them for WER."
-
