@@ -54,11 +54,11 @@ _ORDER = (
 def profile_teacher(
     recipe: str, *, steps: int = 10, warmup: int = 3, threads: int = 1, device: str = "cpu"
 ) -> dict[str, Any]:
-    """Training speed of a teacher's recipe (a YAML file), and each part's share of a step.
+    """Training speed of a recipe without a teacher (a YAML file), and each part's share of a step.
 
-    Parts: data (crops and their mels), network (upsampler and stack), likelihood (the distribution's log mass),
-    backward, gradient norm, optimiser, average (of the weights), rest (the loop itself). Returns "recipe", "kind",
-    "device", "threads", "batch_size", "crop_length", "steps", samples_per_second, samples_per_cpu_second (audio samples
+    Parts of a teacher: data (crops and their mels), network (upsampler and stack), likelihood (the distribution's log
+    mass), backward, gradient norm, optimiser, average (of the weights), rest (the loop itself). Returns "recipe",
+    "kind", "device", "threads", "batch_size", "crop_length", "steps", samples_per_second, samples_per_cpu_second (audio samples
     of whole batches, means over `steps`), step_ms (wall), and "shares", which add up to 1: of processor time on a CPU,
     of wall time on a GPU, which is waited for between parts. Raises UserError for a device or a recipe that is none.
     """
@@ -140,7 +140,7 @@ def comparison_table(rows: Sequence[dict[str, Any]]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """RECIPE... --out FILE.json: training speed, and the parts of a step; --before CHECKOUT: that code beside ours."""
     parser = jsonargparse.ArgumentParser(prog="distill-training-speed", description=main.__doc__)
-    parser.add_argument("recipes", nargs="+", type=str, help="teachers' YAML files, and STUDENT:TEACHER pairs of them")
+    parser.add_argument("recipes", nargs="+", type=str, help="YAML files of vocoders; for students STUDENT:TEACHER")
     parser.add_argument(
         "--before", type=str, help="the folder of another checkout, which trains in turns with this one"
     )

@@ -49,6 +49,22 @@ def test_time_spent_in_a_term_shows_in_its_share(monkeypatch):
     assert f"| mel |  | {found['shares']['mel']:.1%} |" in table
 
 
+@pytest.mark.parametrize(
+    ("recipe", "teacher", "kind", "own"),
+    [
+        ("demo_flow.yaml", None, "flow", {"network"}),
+        ("demo_coupling_student.yaml", TEACHER, "student", {"student", "teacher", "kl", "stft"}),
+        ("demo_wavevae.yaml", None, "wavevae", {"elbo", "prior", "stft"}),
+    ],
+)
+def test_every_vocoders_training_is_measured(recipe, teacher, kind, own):
+    path, length = str(SMOKE / recipe), {"steps": 2, "warmup": 1}
+    found = profile_distillation(path, teacher, **length) if teacher else profile_teacher(path, **length)
+    assert found["kind"] == kind
+    assert own | {"data", "backward", "optimiser"} <= {part for part, share in found["shares"].items() if share > 0}
+    assert sum(found["shares"].values()) == pytest.approx(1.0, abs=1e-9)
+
+
 def test_profiling_does_not_change_what_is_trained(tmp_path):
     """The task is a recipe's own: same seed, same weights, whoever builds it."""
     one, other = (RecipeTask(TEACHER).build(tmp_path)[0].model.state_dict() for _ in range(2))
@@ -71,7 +87,14 @@ def test_two_checkouts_in_turns(tmp_path, capfd):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[STUDENT], [TEACHER, "--before", "nowhere"], [TEACHER, "--steps", "0"], [TEACHER, "--out", "a.txt"]]
+    "arguments",
+    [
+        [STUDENT],
+        [TEACHER, "--before", "nowhere"],
+        [TEACHER, "--steps", "0"],
+        [TEACHER, "--out", "a.txt"],
+        [str(SMOKE / "pitch.yaml")],
+    ],
 )
 def test_mistakes_are_one_line(arguments, tmp_path, capfd):
     assert main(["--out", str(tmp_path / "a.json"), "--steps", "1", "--rounds", "1", *arguments]) == USER_MISTAKE

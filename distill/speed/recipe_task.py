@@ -39,7 +39,7 @@ _NEVER = 2**40
 
 @dataclasses.dataclass(frozen=True)
 class RecipeTask:
-    """recipe: YAML of a teacher or a student; teacher: the teacher's YAML, for a student. Untrained, seed 0.
+    """recipe: YAML of a vocoder's training; teacher: the teacher's YAML, for a student. Untrained, seed 0.
 
     threads, device, autocast: instead of the recipe's. Raises UserError for a student without a teacher, and for the
     perceptual term, whose classifier no recipe names.
@@ -51,35 +51,39 @@ class RecipeTask:
     device: str = "cpu"
     autocast: str | None = None
 
-    def build(self, folder: Path) -> tuple[Task, TrainConfig, Dataset[Batch]]:
+    def build(self, folder: Path) -> tuple[Task, TrainConfig, Dataset[Any]]:
         """The task, its settings, and batches of the recipe's own corpus; `folder` takes the pitch labels."""
         settings = read(self.recipe)
-        known = "kind" not in settings and not {"squeeze", "encoder"} & set(settings["model"])
-        require(known, "recipe", self.recipe, "that of a teacher or of an inverse-autoregressive student")
+        vocoder = {"model", "data", "train"} <= settings.keys() and "upsample" in settings["model"]
+        require(vocoder, "recipe", self.recipe, "that of a vocoder's training")
         data, config = from_dict(DataConfig, settings["data"]), from_dict(TrainConfig, settings["train"])
         config = dataclasses.replace(config, threads=self.threads, device=self.device)
         config = dataclasses.replace(config, log_every=_NEVER, validate_every=_NEVER, checkpoint_every=_NEVER)
         if self.autocast is not None:
             config = from_dict(TrainConfig, dataclasses.asdict(config) | {"autocast": self.autocast})
-        if "objective" not in settings:
-            model = _teacher(self.recipe, data)
-            batches = _batches(model, model.pitch is not None, data, config, folder)
-            return Task("teacher", model, {}, likelihood_loss, _nothing), config, batches
+        if not needs_teacher(settings):
+            alone = _wavevae if "encoder" in settings["model"] else _by_likelihood
+            return alone(settings, data, config, folder)
         require(self.teacher is not None, "teacher", None, f"the teacher's recipe, which {self.recipe} distils")
         return self._student(settings, data, config, folder)
 
     def _student(
         self, settings: dict[str, Any], data: DataConfig, config: TrainConfig, folder: Path
     ) -> tuple[Task, TrainConfig, Dataset[Batch]]:
-        teacher = _teacher(str(self.teacher), data).to(self.device)
+        teacher = _measured(Teacher, "teacher", TeacherConfig, read(str(self.teacher)), data).to(self.device)
         objective = from_dict(ObjectiveConfig, settings["objective"])
         torch.manual_seed(0)
-        model = Student(adopt(from_dict(StudentRecipe, settings["model"]), teacher))
+        model = _untrained(settings, teacher)
         warm_start(model, teacher)
-        pitched = model.pitch is not None or teacher.pitch is not None
+        pitched = getattr(model, "pitch", None) is not None or teacher.pitch is not None
         batches = _batches(model, pitched, data, config, folder)
         loss = Distillation(teacher, objective, config.crop_length, config.batch_size).loss
         return Task("student", model, {}, loss, _nothing, progress="kl/kl"), config, batches
+
+
+def needs_teacher(settings: dict[str, Any]) -> bool:
+    """Whether a recipe's settings are those of a student."""
+    return "objective" in settings and "encoder" not in settings.get("model", {})
 
 
 def read(path: str) -> dict[str, Any]:
@@ -88,17 +92,59 @@ def read(path: str) -> dict[str, Any]:
     return settings
 
 
-def _teacher(path: str, data: DataConfig) -> Teacher:
-    config = from_dict(TeacherConfig, read(path)["model"])
+# What follows imports other kinds where it needs them: a checkout that has none is measured all the same.
+
+
+def _by_likelihood(
+    settings: dict[str, Any], data: DataConfig, config: TrainConfig, folder: Path
+) -> tuple[Task, TrainConfig, Dataset[Batch]]:
+    """Of a teacher, or of a coupling flow."""
+    if "squeeze" in settings["model"]:
+        from distill.coupling import likelihood
+        from distill.coupling.config import FlowConfig
+        from distill.coupling.model import CouplingFlow
+
+        flow = _measured(CouplingFlow, "flow", FlowConfig, settings, data)
+        batches = _batches(flow, False, data, config, folder)
+        return Task("flow", flow, {}, likelihood.likelihood_loss, _nothing), config, batches
+    model = _measured(Teacher, "teacher", TeacherConfig, settings, data)
+    batches = _batches(model, model.pitch is not None, data, config, folder)
+    return Task("teacher", model, {}, likelihood_loss, _nothing), config, batches
+
+
+def _wavevae(
+    settings: dict[str, Any], data: DataConfig, config: TrainConfig, folder: Path
+) -> tuple[Task, TrainConfig, Dataset[Any]]:
+    from distill.wavevae.config import ElboConfig, WaveVAEConfig
+    from distill.wavevae.learning import Numbered, VariationalLearning
+    from distill.wavevae.model import WaveVAE
+
+    model = _measured(WaveVAE, "wavevae", WaveVAEConfig, settings, data)
+    objective = from_dict(ElboConfig, settings["objective"])
+    learning = VariationalLearning(objective, model.config.audio, config.crop_length)
+    batches = Numbered(_batches(model, model.pitch is not None, data, config, folder))
+    return Task("wavevae", model, {}, learning.loss, _nothing, progress="elbo/elbo"), config, batches
+
+
+def _untrained(settings: dict[str, Any], teacher: Teacher) -> Any:
+    """A recipe's student, of flows or of couplings."""
+    if settings.get("kind", "student") == "student":
+        return Student(adopt(from_dict(StudentRecipe, settings["model"]), teacher))
+    from distill.coupling.model import CouplingFlow
+    from distill.train import FlowRecipe, adopt_flow
+
+    return CouplingFlow(adopt_flow(from_dict(FlowRecipe, settings["model"]), teacher))
+
+
+def _measured(build: Any, kind: str, config_type: Any, settings: dict[str, Any], data: DataConfig) -> Any:
+    config = from_dict(config_type, settings["model"])
     corpus = open_corpus(data.root, config.audio)
     torch.manual_seed(0)
     few = dataclasses.replace(corpus, train=corpus.train[:_CLIPS])
-    return build_measured(Teacher, "teacher", config, few, Path("none"))[1]
+    return build_measured(build, kind, config, few, Path("none"))[1]
 
 
-def _batches(
-    model: Teacher | Student, pitched: bool, data: DataConfig, config: TrainConfig, folder: Path
-) -> Dataset[Batch]:
+def _batches(model: Any, pitched: bool, data: DataConfig, config: TrainConfig, folder: Path) -> Dataset[Batch]:
     clips = open_corpus(data.root, model.config.audio).train[:_CLIPS]
     crops = CropDataset(clips, model.config.audio, config.crop_length, config.batch_size, config.seed)
     return with_pitch(crops, folder, 0) if pitched else crops

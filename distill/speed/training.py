@@ -23,9 +23,10 @@ def pairs_of(text: str) -> list[tuple[str, str]]:
     for recipe, teacher in pairs:
         for path in filter(None, (recipe or "none", teacher)):
             require(path.endswith(".yaml"), "--training", path, "recipes (.yaml), STUDENT:TEACHER for a distillation")
-        teacher_like = {path: "objective" not in recipe_task.read(path) for path in filter(None, (recipe, teacher))}
-        require(teacher_like[recipe] or bool(teacher), "--training", recipe, f"{recipe}:TEACHER, which it distils")
-        require(not teacher or teacher_like[teacher], "--training", teacher, "a teacher's recipe after the colon")
+        alone = not recipe_task.needs_teacher(recipe_task.read(recipe))
+        require(alone or bool(teacher), "--training", recipe, f"{recipe}:TEACHER, which it distils")
+        teaches = bool(teacher) and "distribution" in recipe_task.read(teacher).get("model", {})
+        require(not teacher or teaches, "--training", teacher, "a teacher's recipe after the colon")
     return pairs
 
 
