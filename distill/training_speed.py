@@ -58,9 +58,10 @@ def profile_teacher(
 
     Parts of a teacher: data (crops and their mels), network (upsampler and stack), likelihood (the distribution's log
     mass), backward, gradient norm, optimiser, average (of the weights), rest (the loop itself). Returns "recipe",
-    "kind", "device", "threads", "batch_size", "crop_length", "steps", samples_per_second, samples_per_cpu_second (audio samples
-    of whole batches, means over `steps`), step_ms (wall), and "shares", which add up to 1: of processor time on a CPU,
-    of wall time on a GPU, which is waited for between parts. Raises UserError for a device or a recipe that is none.
+    "kind", "device", "threads", "batch_size", "crop_length", "steps", samples_per_second, samples_per_cpu_second (audio
+    samples of whole batches, means over `steps`), step_ms (wall), and "shares", which add up to 1: of processor time on
+    a CPU, of wall time on a GPU, which is waited for between parts. Raises UserError for a device or a recipe that is
+    none.
     """
     return _profile(RecipeTask(recipe, None, threads, resolve_device(device)), steps, warmup)
 
