@@ -103,7 +103,9 @@ def parsed(name: str, monkeypatch, *extra: str) -> dict:
     module, body, sections = command(name)
 
     def instead(*values):
-        caught.update({section: to_dict(value) for section, value in zip(sections, values, strict=False)})
+        caught.update(
+            {section: to_dict(value) for section, value in zip(sections, values[: len(sections)], strict=True)}
+        )
         return 130  # as if interrupted: nothing that would follow is done
 
     monkeypatch.setattr(module, body, instead)

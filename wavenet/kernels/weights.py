@@ -158,7 +158,8 @@ def _head(
 
 def _pad(tensor: Tensor, *sizes: int) -> Tensor:
     """Zeros behind the last dimensions, up to `sizes`."""
-    fill = [n for size, had in zip(reversed(sizes), reversed(tensor.shape), strict=False) for n in (0, size - had)]
+    last = tensor.shape[-len(sizes) :]
+    fill = [n for size, had in zip(sizes[::-1], last[::-1], strict=True) for n in (0, size - had)]
     return torch.nn.functional.pad(tensor, fill)
 
 
