@@ -15,6 +15,7 @@ from wavenet import checkpoint
 from wavenet.config import AudioConfig
 from wavenet.errors import UserError
 from wavenet.pitch.contour import Pitch, filled
+from wavenet.pitch.resolution import resolved
 from wavenet.pitch.tracker import track
 from wavenet.teacher import AUTO, Teacher
 
@@ -98,7 +99,7 @@ def from_recording(name: str, model: Any) -> dict[str, System]:
     audio = model.config.audio
 
     def tracked(wav: Tensor, mel: Tensor, generator: torch.Generator, *_: Tensor) -> Tensor:
-        pitch = filled(track(wav[0], audio.sample_rate, audio.hop_length))
+        pitch = resolved(filled(track(wav[0], audio.sample_rate, audio.hop_length)), mel, audio)
         pitch = Pitch(*(_to(model, values) for values in pitch))
         sampled: Tensor = model.sample(_to(model, mel), generator=generator, pitch=pitch, **_voice(model, *_))
         return sampled

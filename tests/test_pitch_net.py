@@ -145,7 +145,7 @@ def test_pitch_passes_through_unvoiced_frames_as_in_the_labels():
     voicing = torch.from_numpy(np.repeat(rng.choice([-1.0, 1.0], (3, 10)), 4, 1))
     voicing[1] = torch.tensor([-1.0] * 12 + [1.0] * 6 + [-1.0] * 22)
     voicing[2] = -1.0
-    found = net_that_says(voicing, f0).predict(torch.zeros(3, 40, 40).double())
+    found = net_that_says(voicing, f0).tracked(torch.zeros(3, 40, 40).double())
     for row in range(2):
         voiced = found.voiced[row].numpy() > 0
         expected = filled(F0Track(np.where(voiced, f0[row].numpy(), 0.0), voiced))

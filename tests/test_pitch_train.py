@@ -14,9 +14,13 @@ from wavenet import checkpoint
 from wavenet.config import AudioConfig
 from wavenet.data import CropDataset, corpus_folder, load_clip, open_corpus
 from wavenet.errors import UserError
+from wavenet.features import LogMel
 from wavenet.pitch import labels as labelling
-from wavenet.pitch.labels import Labels, PitchedCrops, label
+from wavenet.pitch.contour import filled
+from wavenet.pitch.labels import LABELS, Labels, PitchedCrops, label
+from wavenet.pitch.load import with_pitch
 from wavenet.pitch.net import PitchNet
+from wavenet.pitch.resolution import resolved
 from wavenet.pitch.tracker import track
 from wavenet.pitch.train import main
 
@@ -128,12 +132,34 @@ def test_an_interruption_keeps_what_is_done(place, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["labels.npz"]
 
 
+def test_models_follow_the_voice_and_the_network_the_tracker(place, tmp_path):
+    """Crops of models carry pitch resolved over whole clips, not over the crop; the network's carry what was tracked."""
+    clips = open_corpus(str(place / "corpus"), AUDIO).train
+    crops, run = CropDataset(clips, AUDIO, 1024, 3, seed=5), tmp_path / "run"
+    theirs = with_pitch(crops, run, 0)
+    labels = label(clips, AUDIO, run / LABELS)
+    ours, moved = PitchedCrops(crops, labels), 0.0
+    for step in range(4):
+        for row, (number, start) in enumerate(crops.choose(step)):
+            wav = load_clip(clips[number], AUDIO)
+            found = track(wav, AUDIO.sample_rate, AUDIO.hop_length)
+            plain = filled(found)
+            mel = LogMel(AUDIO)(wav[None, : len(found.f0) * AUDIO.hop_length])
+            here = slice(start // AUDIO.hop_length, start // AUDIO.hop_length + 1024 // AUDIO.hop_length)
+            torch.testing.assert_close(ours[step].pitch.f0[row], plain.f0[0, here])
+            torch.testing.assert_close(theirs[step].pitch.f0[row], resolved(plain, mel, AUDIO).f0[0, here])
+            assert torch.equal(theirs[step].pitch.voiced[row], ours[step].pitch.voiced[row])
+        moved = max(moved, float((theirs[step].pitch.f0 / ours[step].pitch.f0 - 1).abs().max()))
+    assert moved > 0.01
+
+
 @pytest.mark.slow
 def test_a_pool_of_processes_gives_the_same_labels(place, tmp_path):
     clips = open_corpus(str(place / "corpus"), AUDIO).train
     alone, pooled = label(clips, AUDIO, tmp_path / "a.npz"), label(clips, AUDIO, tmp_path / "b.npz", workers=2)
     for clip in clips:
         np.testing.assert_array_equal(alone.track(clip).f0, pooled.track(clip).f0)
+        assert torch.equal(alone.pitch(clip, resolve=True).f0, pooled.pitch(clip, resolve=True).f0)
 
 
 def test_labels_that_do_not_fit_are_refused(glide, tmp_path):
@@ -141,7 +167,7 @@ def test_labels_that_do_not_fit_are_refused(glide, tmp_path):
     with pytest.raises(UserError, match="found no pitch label"):
         PitchedCrops(crops, Labels({}))
     with pytest.raises(UserError, match="found a pitch label of 499 frames, expected 500"):
-        PitchedCrops(crops, Labels({glide.train[0].id: np.full(499, 100, np.float32)}))
+        PitchedCrops(crops, Labels({glide.train[0].id: np.full((2, 499), 100, np.float32)}))
     cache.write_bytes(b"PK\x03\x04 not much more")
     with pytest.raises(UserError, match=r"labels\.npz: found a damaged file"):
         label(glide.train, AUDIO, cache)

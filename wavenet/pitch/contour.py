@@ -48,6 +48,18 @@ def filled(track: F0Track) -> Pitch:
     return Pitch(torch.from_numpy(f0.astype(np.float32))[None], torch.from_numpy(voiced)[None])
 
 
+def bridged(log_f0: Tensor, voiced: Tensor) -> Tensor:
+    """log_f0 (B, F), linear between the voiced frames around each unvoiced one, constant beyond the outermost."""
+    frames = log_f0.shape[1]
+    place = torch.arange(frames, device=log_f0.device).expand_as(log_f0)
+    before = torch.where(voiced, place, -1).cummax(1).values
+    after = torch.where(voiced, place, frames).flip(1).cummin(1).values.flip(1)
+    before, after = torch.where(before < 0, after, before), torch.where(after == frames, before, after)
+    before, after = before.clamp(0, frames - 1), after.clamp(0, frames - 1)  # nothing voiced: any value does
+    weight = (place - before) / (after - before).clamp(min=1)
+    return torch.lerp(log_f0.gather(1, before), log_f0.gather(1, after), weight.to(log_f0.dtype))
+
+
 def read_contour(path: Path, frames: int, audio: AudioConfig) -> Pitch:
     """F0 from a file -> Pitch (1, F): .npy of (F,) or (N, 2), else text of one or two numbers a line.
 

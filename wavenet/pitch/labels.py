@@ -1,4 +1,4 @@
-"""Pitch of whole clips by the tracker, computed once and kept, and the crops that carry it."""
+"""Pitch of whole clips, tracked and resolved, computed once and kept, and the crops that carry it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from tqdm import tqdm
 from wavenet.config import AudioConfig
 from wavenet.data import Batch, CropDataset, load_clip
 from wavenet.errors import UserError
-from wavenet.manifest import Clip
-from wavenet.pitch import tracker
+from wavenet.features import LogMel
+from wavenet.manifest import Clip, fingerprint
+from wavenet.pitch import resolution, tracker
 from wavenet.pitch.contour import Pitch, filled
 
 LABELS = "labels.npz"  # in a run folder
@@ -36,31 +37,35 @@ _Floats = npt.NDArray[np.float32]
 
 
 class Labels:
-    """Tracked contours of clips, by clip id: f0 (F,) float32 [Hz], 0 where unvoiced."""
+    """Contours of clips, by clip id: (2, F) float32 [Hz], as tracked and as resolved, 0 where unvoiced."""
 
     def __init__(self, contours: Mapping[str, _Floats]) -> None:
         self._contours = contours
 
     def track(self, clip: Clip) -> tracker.F0Track:
         """The contour as tracked. Raises UserError for a clip that was not labelled."""
+        return self._track(clip, 0)
+
+    def pitch(self, clip: Clip, resolve: bool = False) -> Pitch:
+        """The whole clip's pitch (1, F), as `filled` gives it; as tracked, or as the voice moves (`resolved`)."""
+        return filled(self._track(clip, 1 if resolve else 0))
+
+    def _track(self, clip: Clip, row: int) -> tracker.F0Track:
         if clip.id not in self._contours:
             raise UserError(f"{clip.path}: found no pitch label, expected one of {len(self._contours)} labelled clips")
-        f0 = self._contours[clip.id].astype(np.float64)
+        f0 = self._contours[clip.id][row].astype(np.float64)
         return tracker.F0Track(f0, f0 > 0)
-
-    def pitch(self, clip: Clip) -> Pitch:
-        """The whole clip's pitch (1, F), as `filled` gives it."""
-        return filled(self.track(clip))
 
 
 class PitchedCrops(Dataset[Batch]):
     """The batches of `crops`, each with the pitch (B, F) of exactly its frames; as pure in (seed, step) as those are.
 
-    Raises UserError when a clip has no label, or one of another number of frames.
+    resolve: the pitch is the voice's, and not the tracker's mean of it. Raises UserError when a clip has no label, or
+    one of another number of frames.
     """
 
-    def __init__(self, crops: CropDataset, labels: Labels) -> None:
-        self.crops, self.labels = crops, labels
+    def __init__(self, crops: CropDataset, labels: Labels, resolve: bool = False) -> None:
+        self.crops, self.labels, self.resolve = crops, labels, resolve
         for clip, length in zip(crops.clips, crops.lengths, strict=True):
             found, expected = len(labels.track(clip).f0), length // crops.audio.hop_length
             if found != expected:
@@ -70,7 +75,7 @@ class PitchedCrops(Dataset[Batch]):
         hop = self.crops.audio.hop_length
         frames = self.crops.crop_length // hop
         parts = [
-            self.labels.pitch(self.crops.clips[place]).frames(start // hop, start // hop + frames)
+            self.labels.pitch(self.crops.clips[place], self.resolve).frames(start // hop, start // hop + frames)
             for place, start in self.crops.choose(step)
         ]
         pitch = Pitch(*(torch.cat(values) for values in zip(*parts, strict=True)))
@@ -81,8 +86,8 @@ def label(clips: Sequence[Clip], audio: AudioConfig, cache: Path, workers: int =
     """Track every clip that `cache` (an .npz) does not hold yet, with a bar, and add it there.
 
     workers: processes that track; 0: this one. What an interruption finds done is kept. A label belongs to the clip's
-    id, length and rate, to audio.sample_rate and hop_length, and to the tracker's code: it is made again where one of
-    them differs. Raises UserError for a recording that cannot be read.
+    id, length and rate, to the analysis, and to the code that makes it: it is made again where one of them differs.
+    Raises UserError for a recording that cannot be read.
     """
     settings = _settings(audio)
     stored = _read(cache, settings)
@@ -119,7 +124,10 @@ def _tracked(clips: Sequence[Clip], audio: AudioConfig, workers: int) -> Iterato
 
 def _contour(clip: Clip, audio: AudioConfig) -> _Floats:
     wav = load_clip(clip, audio)
-    return tracker.track(wav, audio.sample_rate, audio.hop_length).f0.astype(np.float32)
+    found = tracker.track(wav, audio.sample_rate, audio.hop_length)
+    whole = wav[None, : len(found.f0) * audio.hop_length]
+    voice = resolution.resolved(filled(found), LogMel(audio)(whole), audio).f0[0].numpy()
+    return np.stack([found.f0, np.where(found.voiced, voice, 0.0)]).astype(np.float32)
 
 
 def _leave_ctrl_c_to_the_parent() -> None:
@@ -132,8 +140,8 @@ def _key(clip: Clip) -> str:
 
 def _settings(audio: AudioConfig) -> str:
     """What a contour depends on beside the recording."""
-    code = Path(tracker.__file__).read_bytes()
-    return f"{audio.sample_rate} {audio.hop_length} {hashlib.sha256(code).hexdigest()[:16]}"
+    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (tracker, resolution))
+    return f"{fingerprint(audio)} {hashlib.sha256(code).hexdigest()[:16]}"
 
 
 def _read(cache: Path, settings: str) -> dict[str, _Floats]:
@@ -144,7 +152,7 @@ def _read(cache: Path, settings: str) -> dict[str, _Floats]:
         with np.load(cache, allow_pickle=False) as found:
             if str(found["settings"]) != settings:
                 return {}
-            parts = np.split(found["f0"], np.cumsum(found["frames"])[:-1])
+            parts = np.split(found["f0"], np.cumsum(found["frames"])[:-1], axis=1)
             return dict(zip(found["keys"].tolist(), parts, strict=True))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         raise UserError(f"{cache}: found a damaged file, expected pitch labels (remove it: it is made again)") from None
@@ -160,7 +168,7 @@ def _write(cache: Path, settings: str, contours: Mapping[str, _Floats]) -> None:
             file,
             settings=np.array(settings),
             keys=np.array(list(contours)),
-            frames=np.array([len(f0) for f0 in contours.values()]),
-            f0=np.concatenate(list(contours.values())),
+            frames=np.array([f0.shape[1] for f0 in contours.values()]),
+            f0=np.concatenate(list(contours.values()), axis=1),
         )
     os.replace(temporary, cache)

@@ -1,4 +1,4 @@
-"""A trained pitch network for a model that needs F0, and crops that carry the tracked pitch."""
+"""A trained pitch network for a model that needs F0, and crops that carry their voice's pitch."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ def load_pitch(path: str | Path, audio: AudioConfig) -> PitchNet:
 
 
 def with_pitch(crops: CropDataset, run: Path, workers: int, pitch: str | None = None) -> Dataset[Batch]:
-    """The same crops with their tracked pitch. The labels of whole clips are kept in the run folder.
+    """The same crops with their voice's pitch, tracked and resolved.
 
-    They begin with those of the run `pitch`, which was trained on the same corpus as a rule.
+    The labels of whole clips are kept in the run folder. They begin with those of the run `pitch`, which was trained on
+    the same corpus as a rule.
     """
     run.mkdir(parents=True, exist_ok=True)
     labels = run / LABELS
     known = Path(pitch) / LABELS if pitch is not None else labels
     if known.is_file() and not labels.exists():
         shutil.copyfile(known, labels)
-    return PitchedCrops(crops, label(crops.clips, crops.audio, labels, workers))
+    return PitchedCrops(crops, label(crops.clips, crops.audio, labels, workers), resolve=True)

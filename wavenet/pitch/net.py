@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from wavenet.config import PitchConfig
 from wavenet.features import LogMel
-from wavenet.pitch.contour import Pitch
+from wavenet.pitch.contour import Pitch, bridged
 from wavenet.pitch.path import best_path
+from wavenet.pitch.resolution import resolved
 from wavenet.standardised import MelInput
 
 F_MIN, F_MAX = 40.0, 500.0  # Hz: the tracker's range
@@ -86,7 +87,16 @@ class PitchNet(MelInput):
 
     @torch.no_grad()
     def predict(self, mel: Tensor) -> Pitch:
-        """F0 in the tracker's range, and voicing, 0 or 1, of mel (B, M, F).
+        """The voice's F0 in the tracker's range, and voicing, 0 or 1, of whole clips' mel (B, M, F).
+
+        What a tracker would find, `tracked`, with the mean over its window undone (wavenet/pitch/resolution.py).
+        """
+        f0, voiced = resolved(self.tracked(mel), mel, self.config.audio)
+        return Pitch(f0.clamp(F_MIN, F_MAX), voiced)
+
+    @torch.no_grad()
+    def tracked(self, mel: Tensor) -> Pitch:
+        """What a tracker would find, F0 in its range, and voicing, 0 or 1, of mel (B, M, F).
 
         A frame is voiced where most of it and its two neighbours are: a flip of one frame is a click. F0 is the best
         path through each voiced stretch, and interpolated through what is not voiced, as in training labels.
@@ -95,7 +105,7 @@ class PitchNet(MelInput):
         votes = F.pad((estimate.voicing_logit > 0).to(mel.dtype), (1, 1), mode="replicate").unfold(1, 3, 1).sum(2)
         voiced = votes >= 2
         log_f0 = self._contour(estimate.f0_logits, voiced)
-        return Pitch(_bridged(log_f0, voiced).exp().clamp(F_MIN, F_MAX), voiced.to(mel.dtype))
+        return Pitch(bridged(log_f0, voiced).exp().clamp(F_MIN, F_MAX), voiced.to(mel.dtype))
 
     def targets(self, f0: Tensor) -> Tensor:
         """Class probabilities (B, K, F) of f0 (B, F) [Hz]: a Gaussian over the bins, one bin wide, that sums to 1."""
@@ -131,15 +141,3 @@ class PitchNet(MelInput):
         both = (voiced[:, :-1] & voiced[:, 1:])[..., None, None]
         states = best_path(score, -torch.where(both, change, 0.0))
         return log_f0.gather(1, states[:, None])[:, 0]
-
-
-def _bridged(log_f0: Tensor, voiced: Tensor) -> Tensor:
-    """log_f0 (B, F), linear between the voiced frames around each unvoiced one, constant beyond the outermost."""
-    frames = log_f0.shape[1]
-    place = torch.arange(frames, device=log_f0.device).expand_as(log_f0)
-    before = torch.where(voiced, place, -1).cummax(1).values
-    after = torch.where(voiced, place, frames).flip(1).cummin(1).values.flip(1)
-    before, after = torch.where(before < 0, after, before), torch.where(after == frames, before, after)
-    before, after = before.clamp(0, frames - 1), after.clamp(0, frames - 1)  # nothing voiced: any value does
-    weight = (place - before) / (after - before).clamp(min=1)
-    return torch.lerp(log_f0.gather(1, before), log_f0.gather(1, after), weight.to(log_f0.dtype))

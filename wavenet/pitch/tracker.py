@@ -20,8 +20,8 @@ from wavenet.errors import UserError
 RATE = 8000  # Hz, internal
 
 _Floats = npt.NDArray[np.float64]
-_BAND = (40.0, 1000.0)  # Hz: the first harmonics, without rumble below and formants above
-_WINDOW = 0.035  # seconds correlated at every lag
+BAND = (40.0, 1000.0)  # Hz: the first harmonics, without rumble below and formants above
+WINDOW = 0.035  # seconds correlated at every lag
 _SILENCE = 0.01  # amplitude, as a share of the clip's loud frames, that correlates with nothing
 _VOICING_THRESHOLD = 0.51  # correlation from which a loud frame is voiced
 _QUIET = 0.02  # added to that for every dB beyond 30 dB under the loud frames: a room's hum is no voice
@@ -56,7 +56,7 @@ def track(wav: Tensor, sample_rate: int, hop_length: int, f_min: float = 40.0, f
     signal = _band_pass(at_internal_rate(wav, sample_rate))
     # One lag more at either end, so that every peak inside the range has both its neighbours.
     lags = np.arange(int(RATE / f_max) - 1, int(np.ceil(RATE / f_min)) + 2)
-    correlation, level = correlate(signal, frame_centres(frames, sample_rate, hop_length), lags, _WINDOW)
+    correlation, level = correlate(signal, frame_centres(frames, sample_rate, hop_length), lags, WINDOW)
     states = _path(correlation[:, 1:-1], level, lags[1:-1], hop_length / sample_rate)
     voiced = states > 0
     lag = np.where(voiced, _refine(correlation, lags, states), 1.0)
@@ -99,7 +99,7 @@ def correlate(signal: _Floats, centres: _Floats, lags: npt.NDArray[np.int_], win
 def _band_pass(signal: _Floats) -> _Floats:
     from scipy.signal import butter, sosfilt
 
-    sections = butter(2, _BAND, "bandpass", fs=RATE, output="sos")
+    sections = butter(2, BAND, "bandpass", fs=RATE, output="sos")
     # Forwards, then backwards: no delay.
     return np.asarray(sosfilt(sections, sosfilt(sections, signal)[::-1])[::-1])
 

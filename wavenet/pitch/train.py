@@ -115,7 +115,7 @@ def measure(model: PitchNet, clips: Sequence[Clip], labels: Labels) -> dict[str,
     device, found = model.mean.device, []
     for clip in clips:
         wav = load_clip(clip, model.config.audio)[None].to(device)
-        pitch = model.predict(model.log_mel(wav))
+        pitch = model.tracked(model.log_mel(wav))
         found.append(type(pitch)(*(value.cpu() for value in pitch)))
     return pitch_errors(found, [labels.pitch(clip) for clip in clips])
 
