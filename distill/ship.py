@@ -35,6 +35,7 @@ _COMMANDS = {
     "pitch": "wavenet-train-pitch",
     "phones": "distill-train-phones",
 }
+_OF_A_RUN = ("name", "corpus", "corpus_name", "licence", "corpus_licence", "teacher", "init", "pitch", "commands")
 _OF_THE_MACHINE = {"data": ("root", "workers", "digest"), "train": ("device", "threads")}
 
 
@@ -43,19 +44,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """RUN --name NAME --corpus DIR --licence ID: the weights to use of a run, and their card, as one safetensors file.
 
     The card says what the weights are and come from: configuration, corpus, steps, figures. The same run gives the same
-    bytes; weights above 12 MB are refused. --page alone writes the cards of what the package ships into a page.
+    bytes; weights above 12 MB are refused. WEIGHTS --metrics FILE: the same weights, with figures of a new evaluation.
+    --page alone writes the cards of what the package ships into a page.
     """
     arguments = parse_arguments(_parser(), argv)
     page = None if arguments.page is None else Path(arguments.page)
     if page is not None:
         check(page, SECTION)
     require(arguments.run is not None or page is not None, "RUN", arguments.run, "a run folder, or --page alone")
-    if arguments.run is not None:
+    if arguments.run is not None and (place := weights.find(arguments.run)).suffix == SUFFIX:
+        _measured_again(place, arguments)
+    elif arguments.run is not None:
         for option in ("name", "corpus", "licence"):
             require(arguments[option] is not None, f"--{option}", None, "a value, to ship a run")
-        out = Path(arguments.out or f"{arguments.name}{SUFFIX}")
-        require(out.suffix == SUFFIX and not out.is_dir(), "--out", str(out), f"FILE{SUFFIX}")
-        require(arguments.overwrite or not out.exists(), "--out", str(out), "no such file yet (or --overwrite)")
+        out = _place(arguments, arguments.name)
         stored = checkpoint.load(arguments.run)
         if arguments.pitch is not None:
             stored = with_pitch_network(stored, arguments.pitch, arguments.run)
@@ -85,6 +87,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     if page is not None:
         fill(page, tables(weights.shipped()), SECTION)
     return DONE
+
+
+def _place(arguments: jsonargparse.Namespace, name: str) -> Path:
+    out = Path(arguments.out or f"{name}{SUFFIX}")
+    require(out.suffix == SUFFIX and not out.is_dir(), "--out", str(out), f"FILE{SUFFIX}")
+    require(arguments.overwrite or not out.exists(), "--out", str(out), "no such file yet (or --overwrite)")
+    return out
+
+
+def _measured_again(place: Path, arguments: jsonargparse.Namespace) -> None:
+    """The same weights and card, but for the figures of an evaluation."""
+    for option in _OF_A_RUN:
+        require(arguments[option] is None, f"--{option}", arguments[option], f"none: the card of {place.name} says it")
+    require(arguments.metrics is not None, "--metrics", None, f"metrics.json of an evaluation of {place.name}")
+    card, tensors = weights.read(place)
+    out = _place(arguments, card.name)
+    systems = [card.name, place.stem] if arguments.system is None else [arguments.system]
+    figures = {"evaluation": _evaluation(Path(arguments.metrics), systems)}
+    weights.write(out, dataclasses.replace(card, metrics=dict(card.metrics) | figures), tensors)
+    print(f"{out}: {card.kind}, {out.stat().st_size / 1e6:.2f} MB, figures of {figures['evaluation']['clips']} clips")
 
 
 def with_pitch_network(stored: checkpoint.Checkpoint, pitch: str, run: str) -> checkpoint.Checkpoint:
@@ -220,14 +242,14 @@ def _evaluation(path: Path, systems: Sequence[str]) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: found something else, expected metrics.json of distill-evaluate") from None
     if chosen is None:
-        listed = " or ".join(repr(name) for name in systems)
+        listed = " or ".join(repr(name) for name in dict.fromkeys(systems))
         raise UserError(f"--system: found no {listed} in {path}, expected one of {', '.join(map(repr, known))}")
     return {"clips": clips} | {name: round(means[name], 6) for name in METRICS if means.get(name) is not None}
 
 
 def _parser() -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(prog="distill-ship", description=main.__doc__)
-    parser.add_argument("run", type=str, nargs="?", help="a finished run folder")
+    parser.add_argument("run", type=str, nargs="?", help="a finished run folder; or weights, with --metrics")
     parser.add_argument("--name", type=str, help="what the weights are called from now on")
     parser.add_argument("--out", type=str, help=f"the file (default: NAME{SUFFIX})")
     parser.add_argument("--corpus", type=str, help="the corpus folder that it was trained on; checked")

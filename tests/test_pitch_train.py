@@ -133,7 +133,7 @@ def test_an_interruption_keeps_what_is_done(place, tmp_path, monkeypatch):
 
 
 def test_models_follow_the_voice_and_the_network_the_tracker(place, tmp_path):
-    """Crops of models carry pitch resolved over whole clips, not over the crop; the network's carry what was tracked."""
+    """Crops of models carry pitch resolved over the whole clip, not the crop; the network's carry what was tracked."""
     clips = open_corpus(str(place / "corpus"), AUDIO).train
     crops, run = CropDataset(clips, AUDIO, 1024, 3, seed=5), tmp_path / "run"
     theirs = with_pitch(crops, run, 0)

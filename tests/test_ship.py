@@ -2,6 +2,7 @@
 the same bytes; the page of the cards is the files'.
 """
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -147,6 +148,35 @@ def test_what_is_not_so_is_refused_in_one_line(made, work, capsys, run, extra, m
     assert not list(work.iterdir())
 
 
+def test_figures_measured_again_change_nothing_else(made, work, capsys):
+    extra = ["--teacher", str(made / "teacher"), "--metrics", str(made / "metrics.json")]
+    assert ship(call(made, "student", *extra)) == 0
+    before, tensors = weights.read(work / "student.safetensors")
+    mean = {"pesq": 3.0, "stoi": 0.9, "mel_distance": None}
+    for name, clips in (("new.json", ["one", "two"]), ("foreign.json", [])):
+        systems = {"student" if clips else "other": {"clips": {}, "mean": mean}}
+        (work / name).write_text(json.dumps({"clips": clips, "systems": systems}))
+    again = ["student.safetensors", "--metrics", "new.json"]
+    assert ship(again) == 2
+    assert "found 'student.safetensors', expected no such file yet" in capsys.readouterr().err
+    assert ship([*again, "--overwrite"]) == 0
+    assert "figures of 2 clips" in capsys.readouterr().out
+    after, same = weights.read(work / "student.safetensors")
+    assert after.metrics == before.metrics | {"evaluation": {"clips": 2, "stoi": 0.9, "pesq": 3.0}}
+    assert dataclasses.replace(after, metrics=before.metrics) == before
+    assert same.keys() == tensors.keys()
+    assert all(torch.equal(value, same[name]) for name, value in tensors.items())
+    for wrong, message in (
+        (["student.safetensors"], "--metrics: found None, expected metrics.json of an evaluation of student"),
+        ([*again, "--licence", "MIT"], "--licence: found 'MIT', expected none: the card of student"),
+        (["student.safetensors", "--metrics", "foreign.json", "--overwrite"], "found no 'student' in foreign.json"),
+        (["nothing"], "nothing: found no such file"),
+    ):
+        assert ship(wrong) == 2
+        assert message in capsys.readouterr().err
+    assert weights.read_card(work / "student.safetensors") == after
+
+
 def test_another_corpus_is_refused(made, work, capsys):
     wav, info = read_audio(next((made / "corpus" / "wavs").iterdir()))
     (work / "corpus").mkdir()
@@ -168,7 +198,7 @@ def test_a_file_is_not_written_over_and_options_are_needed(made, work, capsys):
     assert ship([]) == 2
     assert "RUN: found None" in capsys.readouterr().err
     assert ship(["teacher.safetensors", "--name", "x", "--corpus", str(made / "corpus"), "--licence", "MIT"]) == 2
-    assert "found no record of its training" in capsys.readouterr().err
+    assert "--name: found 'x', expected none: the card of teacher.safetensors says it" in capsys.readouterr().err
 
 
 def test_the_page_of_the_cards_is_written_by_the_command(work, capsys):
