@@ -2,13 +2,14 @@
 
 Each training gets the same minutes of processor time: a step is measured first, and the steps that fit are what its
 schedule is made for. What a system learns from comes on top: a student's teacher, a signal model's pitch network. Then
-held-out clips: density, sound, cost. Everything resumes where it was left.
+held-out clips: density, sound, cost. All of it again for every seed. Everything resumes where it was left.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -87,23 +88,59 @@ def main(argv: Sequence[str] | None = None) -> int:
     pages = {name: Path(page) for name, page in ((TABLE, arguments.page), (MAP, arguments.map)) if page is not None}
     for section, page in pages.items():
         check(page, section)
-    comparison = Comparison(Path(arguments.out), Path(arguments.recipes), arguments.data, arguments.minutes)
-    try:
-        comparison.train()
-    except _Ended as ended:
-        return ended.status
-    figures = comparison.measure(arguments.clips)
-    write_json(comparison.out / "comparison.json", figures)
+    require(len(set(arguments.seeds)) == len(arguments.seeds), "--seeds", arguments.seeds, "different seeds")
+    out, found = Path(arguments.out), []
+    for seed in arguments.seeds:
+        comparison = Comparison(out / f"seed-{seed}", Path(arguments.recipes), arguments.data, arguments.minutes, seed)
+        try:
+            comparison.train()
+        except _Ended as ended:
+            return ended.status
+        found.append(comparison.measure(arguments.clips))
+    figures = {"seeds": arguments.seeds} | over_seeds(found) | {"each": found}
+    write_json(out / "comparison.json", figures)
     for section, page in pages.items():
         fill(page, "\n".join((table_lines if section == TABLE else map_lines)(figures)), section)
     return DONE
 
 
-class Comparison:
-    """The trainings and figures of one output folder."""
+def over_seeds(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Comparisons of several seeds as one: means, and in "spread" of a row and of its sound the largest less the least.
 
-    def __init__(self, out: Path, recipes: Path, data: str, minutes: float) -> None:
-        self.out, self.recipes, self.data, self.minutes = out, recipes, data, minutes
+    A figure that a seed lacks is the mean of the others'. What was stopped is what any seed's monitor stopped.
+    """
+    result = dict(found[0])
+    for part in ("rows", "others"):
+        together = zip(*(figures[part] for figures in found), strict=True)
+        result[part] = [_row_over_seeds(rows) for rows in together]
+    return result
+
+
+def _row_over_seeds(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    first = dict(rows[0])
+    numbers = [name for name, value in first.items() if isinstance(value, (int, float))]
+    first["sound"], heard = _over_seeds([row["sound"] for row in rows])
+    means, spread = _over_seeds([{name: row[name] for name in numbers} for row in rows])
+    if "stopped" in first:
+        first["stopped"] = list(dict.fromkeys(title for row in rows for title in row["stopped"]))
+    return first | means | {"spread": spread | heard}
+
+
+def _over_seeds(values: Sequence[dict[str, float | None]]) -> tuple[dict[str, float | None], dict[str, float | None]]:
+    means: dict[str, float | None] = {}
+    spread: dict[str, float | None] = {}
+    for name in values[0]:
+        known = [value for row in values if (value := row[name]) is not None]
+        means[name] = statistics.fmean(known) if known else None
+        spread[name] = max(known) - min(known) if known else None
+    return means, spread
+
+
+class Comparison:
+    """The trainings and figures of one seed, in a folder."""
+
+    def __init__(self, out: Path, recipes: Path, data: str, minutes: float, seed: int = 0) -> None:
+        self.out, self.recipes, self.data, self.minutes, self.seed = out, recipes, data, minutes, seed
         self.pitch = System("pitch network", "labels of a tracker", train_pitch, "demo_pitch.yaml")
 
     def train(self) -> None:
@@ -186,6 +223,7 @@ class Comparison:
             raise UserError(f"{recipe}: found no such recipe; run from a clone, or say --recipes")
         print(f"{system.title} ({run.relative_to(self.out)}):", file=sys.stderr)
         arguments = ["--config", str(recipe), "--data.root", self.data, "--out", str(run), "--train.threads", "1"]
+        arguments += ["--train.seed", str(self.seed)]
         for name, value in {**system.settings, **settings}.items():
             arguments += [f"--{name}", str(value)]
         for option, needed in system.needs.items():
@@ -213,6 +251,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--data", type=str, default="bundled", help="a corpus folder, or the bundled speech")
     parser.add_argument("--minutes", type=float, default=10.0, help="of processor time, for each training")
     parser.add_argument("--clips", type=int, default=4, help="held-out clips to measure on")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings: all of it for each")
     parser.add_argument("--page", type=str, help="a page with markers for the table, e.g. docs/results.md")
     parser.add_argument("--map", type=str, help="a page with markers for the map, e.g. docs/theory.md")
     return parser

@@ -12,23 +12,24 @@ _SOUND = ("mel_distance", "f0_within_3_percent", "voiced_autocorrelation", "stoi
 
 def table_lines(figures: dict[str, Any]) -> list[str]:
     """A row a system: steps, cost, density, sound, speed; then what needs no training."""
+    several = len(figures["seeds"]) > 1
     known = [name for name in _SOUND if any(row["sound"].get(name) is not None for row in figures["rows"])]
     titles = [f"{METRICS[name].heading} [{METRICS[name].unit}]".replace(" []", "") for name in known]
     header = ["system", "steps", "CPU s", "MACs a sample", "-log density [nats/sample]", *titles, "samples / CPU-s"]
     lines = [
         f"{figures['minutes']:g} minutes of processor time for each training on `{figures['data']}`, "
-        f"{len(figures['clips'])} held-out clips; density: the lower the better, ≤ marks a bound.",
+        f"{len(figures['clips'])} held-out clips{_seeds(figures)}; density: the lower the better, ≤ marks a bound.",
         "",
         "| " + " | ".join(header) + " |",
         "|---|" + "---:|" * (len(header) - 1),
     ]
     for row in figures["rows"]:
         speed = row["sampling_x"] * figures["sample_rate"]
-        steps = f"{row['steps']:,}" + (f" of {row['planned']:,}" if row["steps"] < row["planned"] else "")
-        cells = [_title(row), steps, f"{row['cpu_seconds']:,.0f}", f"{row['macs']:,}", _density(row)]
-        lines.append("| " + " | ".join([*cells, *_heard(row, known), f"{speed:,.0f}"]) + " |")
+        steps = f"{row['steps']:,.0f}" + (f" of {row['planned']:,.0f}" if row["steps"] < row["planned"] else "")
+        cells = [_title(row), steps, f"{row['cpu_seconds']:,.0f}", f"{row['macs']:,.0f}", _density(row, several)]
+        lines.append("| " + " | ".join([*cells, *_heard(row, known, several), f"{speed:,.0f}"]) + " |")
     for row in figures["others"]:
-        lines.append("| " + " | ".join([row["title"], "", "", "", "", *_heard(row, known), ""]) + " |")
+        lines.append("| " + " | ".join([row["title"], "", "", "", "", *_heard(row, known, several), ""]) + " |")
     return lines
 
 
@@ -62,13 +63,25 @@ def _title(row: dict[str, Any]) -> str:
     return "".join([row["title"], *own, *others])
 
 
-def _density(row: dict[str, Any]) -> str:
+def _seeds(figures: dict[str, Any]) -> str:
+    seeds = figures["seeds"]
+    if len(seeds) == 1:
+        return ""
+    return f", means over seeds {', '.join(map(str, seeds))}, in brackets the largest less the smallest"
+
+
+def _density(row: dict[str, Any], several: bool = False) -> str:
     bound = "≤ " if row["kind"]["density"] != "exact" else ""
-    return f"{bound}{row['nats']:.2f}"
+    return f"{bound}{row['nats']:.2f}" + (f" ({row['spread']['nats']:.2f})" if several else "")
 
 
-def _heard(row: dict[str, Any], names: list[str]) -> list[str]:
-    return [_cell(row["sound"].get(name)) for name in names]
+def _heard(row: dict[str, Any], names: list[str], several: bool) -> list[str]:
+    """A cell for each metric, with its spread where there are several seeds and it has one."""
+    cells = []
+    for name in names:
+        spread = row["spread"].get(name) if several else None
+        cells.append(_cell(row["sound"].get(name)) + (f" ({spread:.3f})" if spread is not None else ""))
+    return cells
 
 
 def _cell(value: float | None) -> str:

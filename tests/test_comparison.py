@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distill import comparison, family
-from distill.comparison import SYSTEMS, Comparison, System, main
+from distill.comparison import SYSTEMS, Comparison, System, main, over_seeds
 from distill.comparison_page import map_lines, table_lines
 from distill.family import figures_of, kind_of, nats
 from tests.conftest import AUDIO, small_student, small_teacher
@@ -96,7 +96,7 @@ def row(**changes):
 
 
 def test_pages_mark_bounds_and_leave_out_what_nothing_has():
-    figures = {"minutes": 2.0, "data": "bundled", "sample_rate": 8000, "clips": ["a", "b"]}
+    figures = {"minutes": 2.0, "data": "bundled", "sample_rate": 8000, "clips": ["a", "b"], "seeds": [0]}
     figures |= {"rows": [row()], "others": [{"title": "griffin-lim", "sound": {"mel_distance": 0.1}}]}
     table = table_lines(figures)
     assert table[0].startswith("2 minutes of processor time for each training on `bundled`, 2 held-out clips")
@@ -109,9 +109,49 @@ def test_pages_mark_bounds_and_leave_out_what_nothing_has():
     assert map_lines(figures)[2] == "| X | bound | lower bound | 1 | 2 | ≤ -4.57 | 1 | 3 | 0.500 |"
 
 
+def test_seeds_are_averaged_and_their_spread_is_shown():
+    """Means of what is known, the largest less the smallest in brackets; stopped is what any seed's monitor stopped."""
+    figures = {"minutes": 2.0, "data": "bundled", "sample_rate": 8000, "clips": ["a"]}
+    first = row(steps=1000, planned=1000) | {"sound": {"mel_distance": 0.5, "f0_within_3_percent": None}}
+    second = row(steps=1101, planned=1101, nats=-4.0, stopped=["X"], cpu_seconds=70.0, sampling_x=4.0)
+    second["sound"] = {"mel_distance": 0.4, "f0_within_3_percent": 0.25}
+    others = [{"title": "griffin-lim", "sound": {"mel_distance": 0.1, "f0_within_3_percent": None}}]
+    found = over_seeds([figures | {"rows": [values], "others": others} for values in (first, second)])
+    assert found["rows"][0]["sound"] == {"mel_distance": pytest.approx(0.45), "f0_within_3_percent": 0.25}
+    spread = found["rows"][0]["spread"]
+    assert (spread["mel_distance"], spread["f0_within_3_percent"]) == (pytest.approx(0.1), 0.0)
+    assert first["nats"] == -4.567  # what was given stays
+    table = table_lines(found | {"seeds": [0, 1]})
+    assert "1 held-out clips, means over seeds 0, 1, in brackets the largest less the smallest; density" in table[0]
+    cells = "1,050 | 66 | 98,765 | ≤ -4.28 (0.57) | 0.450 (0.100) | 0.250 (0.000) | 28,000 |"
+    assert table[4] == f"| X, stopped by its monitor | {cells}"
+    assert table[5] == "| griffin-lim |  |  |  |  | 0.100 (0.000) | - |  |"
+    alone = over_seeds([figures | {"rows": [first], "others": others}])
+    assert table_lines(alone | {"seeds": [3]})[4] == "| X | 1,000 | 61 | 98,765 | ≤ -4.57 | 0.500 | 24,000 |"
+
+
+def test_every_seed_trains_on_its_own(tmp_path, monkeypatch):
+    """In a folder of its own, with its seed; seeds that repeat are refused."""
+    said = []
+    (tmp_path / "recipe.yaml").touch()
+    (tmp_path / "demo_pitch.yaml").touch()
+    monkeypatch.setattr(comparison, "train_pitch", lambda arguments: 0)
+    system = System("X", "bound", lambda arguments: said.append(arguments) or 0, "recipe.yaml")
+    monkeypatch.setattr(comparison, "SYSTEMS", {"x": system})
+    monkeypatch.setattr(Comparison, "measure", lambda self, clips: {"rows": [], "others": [], "seed": self.seed})
+    call = ["--out", str(tmp_path / "out"), "--recipes", str(tmp_path), "--minutes", "1", "--seeds", "2", "5"]
+    assert main(call) == 0
+    places = [(path[path.index("--out") + 1], path[path.index("--train.seed") + 1]) for path in said]
+    assert len(places) == 8  # three probes and the training, twice
+    assert {seed for place, seed in places if "seed-2" in place} == {"2"}
+    assert {seed for place, seed in places if "seed-5" in place} == {"5"}
+    assert [found["seed"] for found in json.loads((tmp_path / "out" / "comparison.json").read_text())["each"]] == [2, 5]
+    assert main([*call, "5"]) == 2
+
+
 def test_pages_name_what_was_stopped():
     """At its last step too, and in the rows of what learned from it."""
-    figures = {"minutes": 2.0, "data": "bundled", "sample_rate": 8000, "clips": ["a"], "others": []}
+    figures = {"minutes": 2.0, "data": "bundled", "sample_rate": 8000, "clips": ["a"], "seeds": [0], "others": []}
     figures["rows"] = [row(steps=1000, stopped=["X"]), row(stopped=["X"]), row(stopped=["X", "Y"]), row(stopped=["Y"])]
     own, after = "X, stopped by its monitor", ", after Y was stopped"
     expected = [own, own, own + after, "X" + after]
@@ -207,6 +247,6 @@ def test_the_whole_command_in_miniature(tmp_path):
     text = page.read_text()
     assert text.count("| RealNVP |") == 2
     assert "| griffin-lim |" in text
-    before = (tmp_path / "out" / "seconds-a-step.json").read_bytes()
+    before = (tmp_path / "out" / "seed-0" / "seconds-a-step.json").read_bytes()
     assert main(arguments) == 0
-    assert (tmp_path / "out" / "seconds-a-step.json").read_bytes() == before
+    assert (tmp_path / "out" / "seed-0" / "seconds-a-step.json").read_bytes() == before
