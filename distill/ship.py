@@ -105,12 +105,13 @@ def _measured_again(place: Path, arguments: jsonargparse.Namespace) -> None:
     out = _place(arguments, card.name)
     systems = [card.name, place.stem] if arguments.system is None else [arguments.system]
     figures = {"evaluation": _evaluation(Path(arguments.metrics), systems)}
+    out.parent.mkdir(parents=True, exist_ok=True)
     weights.write(out, dataclasses.replace(card, metrics=dict(card.metrics) | figures), tensors)
     print(f"{out}: {card.kind}, {out.stat().st_size / 1e6:.2f} MB, figures of {figures['evaluation']['clips']} clips")
 
 
 def with_pitch_network(stored: checkpoint.Checkpoint, pitch: str, run: str) -> checkpoint.Checkpoint:
-    """A student with another network that reads pitch off the mel: its flows were trained on F0 that was tracked.
+    """A student with another network that reads pitch off the mel: its flows were trained on the recordings' F0.
 
     Raises UserError for a model that has none, and for a network of another mel.
     """

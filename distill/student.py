@@ -115,8 +115,8 @@ class Student(nn.Module):
     ) -> Sample:
         """noise (B, T), mel (B, M, F) -> Sample. Raises UserError when lengths disagree.
 
-        pitch: the mel's own F0 and voicing (B, F), tracked instead of predicted; offset (B,): the voice's phase at the
-        start [cycles].
+        pitch: the mel's own F0 and voicing (B, F), the recording's instead of predicted; offset (B,): the voice's
+        phase at the start [cycles].
         """
         cond = self.conditioning(mel, speaker, pitch, offset)
         require_length("noise", noise, cond.length)

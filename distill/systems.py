@@ -93,7 +93,7 @@ def parts(name: str, model: Any) -> dict[str, System]:
 
 
 def from_recording(name: str, model: Any) -> dict[str, System]:
-    """A source-filter student with the recording's tracked F0 instead of the predicted one, as an informed system."""
+    """A source-filter student with the recording's F0, tracked and resolved, instead of the predicted one."""
     if getattr(model, "prior", None) is None:
         return {}
     audio = model.config.audio

@@ -13,6 +13,7 @@ from wavenet.features import LogMel
 from wavenet.pitch.accuracy import pitch_errors
 from wavenet.pitch.contour import Pitch, filled
 from wavenet.pitch.net import F_MAX, F_MIN, PitchNet
+from wavenet.pitch.resolution import resolved
 from wavenet.pitch.tracker import F0Track
 
 AUDIO = AudioConfig(8000, 256, 256, 64, 40, 0.0, 4000.0)
@@ -153,6 +154,18 @@ def test_pitch_passes_through_unvoiced_frames_as_in_the_labels():
     assert not found.voiced[2].any()
     assert bool((found.f0 >= F_MIN).all())
     assert bool((found.f0 <= F_MAX).all())
+
+
+def test_models_are_given_the_voice_and_not_the_trackers_mean_of_it():
+    generator = torch.Generator().manual_seed(0)
+    f0 = (math.log(200) + 0.02 * torch.randn(2, 40, generator=generator).cumsum(1)).exp().double()
+    mel = torch.randn(2, 40, 40, generator=generator).double()
+    net = net_that_says(torch.ones(2, 40).double(), f0)
+    tracked, found = net.tracked(mel), net.predict(mel)
+    torch.testing.assert_close(tracked.f0, f0, rtol=1e-3, atol=0)
+    torch.testing.assert_close(found.f0, resolved(tracked, mel, AUDIO).f0)
+    assert float((found.f0 / tracked.f0 - 1).abs().max()) > 0.01
+    assert torch.equal(found.voiced, tracked.voiced)
 
 
 @pytest.mark.parametrize("shape", [(40, 5), (1, 39, 5), (1, 40, 0)])

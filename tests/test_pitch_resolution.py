@@ -14,7 +14,7 @@ from wavenet.features import LogMel
 from wavenet.pitch import resolution
 from wavenet.pitch.contour import Pitch, filled
 from wavenet.pitch.resolution import resolved
-from wavenet.pitch.tracker import BAND, WINDOW, track
+from wavenet.pitch.tracker import BAND, F_MAX, F_MIN, WINDOW, track
 
 AUDIO = AudioConfig(8000, 256, 256, 96, 40, 0.0, 4000.0)  # 12 ms: the window reaches 1.46 frames
 
@@ -114,6 +114,27 @@ def test_rows_are_on_their_own_and_only_the_trackers_band_counts():
     assert not torch.allclose(found[1:], 2 * alone)
     above = dataclasses.replace(AUDIO, f_min=1500.0)  # no band in the tracker's: all count
     assert bool(resolved(pitch_of(tracked), mel, above).f0.isfinite().all())
+
+
+def test_it_stays_within_the_trackers_range_and_bears_any_mel():
+    """F0 at the ends of the range; levels that overflow as powers, and none at all; a batch without frames."""
+    tracked, energy = contours(40)
+    for low, high in ((41.0, 60.0), (420.0, 499.0)):
+        spread = (tracked - tracked.min()) / (tracked.max() - tracked.min())
+        found = resolved(pitch_of(np.log(low) + spread * np.log(high / low)), mel_of(energy), AUDIO).f0
+        assert bool((found >= F_MIN).all() and (found <= F_MAX).all())
+    plain = resolved(pitch_of(tracked), mel_of(energy), AUDIO).f0
+    torch.testing.assert_close(resolved(pitch_of(tracked), mel_of(energy) + 500, AUDIO).f0, plain)
+    even = resolved(pitch_of(tracked), mel_of(np.ones(40)), AUDIO).f0
+    for level in (-math.inf, -1e4, math.nan):
+        silent = resolved(pitch_of(tracked), torch.full((1, AUDIO.n_mels, 40), level).double(), AUDIO).f0
+        torch.testing.assert_close(silent, even)
+    dead = mel_of(energy).clone()
+    dead[:, :, 10:20] = -math.inf  # frames without energy inside a stretch stay near what was tracked
+    found = resolved(pitch_of(tracked), dead, AUDIO).f0[0].log().numpy()
+    assert np.abs(found - tracked)[12:18].max() < 0.05
+    nothing = Pitch(torch.zeros(2, 0), torch.zeros(2, 0))
+    assert resolved(nothing, torch.zeros(2, AUDIO.n_mels, 0), AUDIO).f0.shape == (2, 0)
 
 
 def test_nothing_moves_by_more_than_five_semitones():

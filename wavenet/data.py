@@ -53,7 +53,7 @@ class Corpus:
 class Batch(NamedTuple):
     """wav (B, T) float32 in [-1, 1], mel (B, M, F) in nats with T = F * hop_length, speaker (B,) int64 or None.
 
-    pitch: the tracked contour of the same frames, where a recipe asks for one.
+    pitch: the recording's contour at the same frames, where a recipe asks for one.
     """
 
     wav: Tensor

@@ -20,12 +20,12 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from wavenet import features
 from wavenet.config import AudioConfig
 from wavenet.data import Batch, CropDataset, load_clip
 from wavenet.errors import UserError
-from wavenet.features import LogMel
 from wavenet.manifest import Clip, fingerprint
-from wavenet.pitch import resolution, tracker
+from wavenet.pitch import contour, resolution, tracker
 from wavenet.pitch.contour import Pitch, filled
 
 LABELS = "labels.npz"  # in a run folder
@@ -105,15 +105,15 @@ def label(clips: Sequence[Clip], audio: AudioConfig, cache: Path, workers: int =
 
 def _tracked(clips: Sequence[Clip], audio: AudioConfig, workers: int) -> Iterator[tuple[Clip, _Floats]]:
     """Each clip with its contour, in order."""
-    contour = functools.partial(_contour, audio=audio)
+    work = functools.partial(_contour, audio=audio)
     interval = 0.2 if sys.stderr.isatty() else _QUIET_INTERVAL
     with contextlib.ExitStack() as stack:
-        contours: Iterator[_Floats] = map(contour, clips)
+        contours: Iterator[_Floats] = map(work, clips)
         if workers:
             # Not forked: torch's threads do not survive that.
             pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_ctrl_c_to_the_parent)
             stack.callback(pool.shutdown, cancel_futures=True)
-            contours = pool.map(contour, clips, chunksize=_AT_ONCE)
+            contours = pool.map(work, clips, chunksize=_AT_ONCE)
         bar = stack.enter_context(
             tqdm(total=len(clips), desc="pitch labels", unit="clip", mininterval=interval, dynamic_ncols=True)
         )
@@ -126,7 +126,7 @@ def _contour(clip: Clip, audio: AudioConfig) -> _Floats:
     wav = load_clip(clip, audio)
     found = tracker.track(wav, audio.sample_rate, audio.hop_length)
     whole = wav[None, : len(found.f0) * audio.hop_length]
-    voice = resolution.resolved(filled(found), LogMel(audio)(whole), audio).f0[0].numpy()
+    voice = resolution.resolved(filled(found), features.LogMel(audio)(whole), audio).f0[0].numpy()
     return np.stack([found.f0, np.where(found.voiced, voice, 0.0)]).astype(np.float32)
 
 
@@ -140,7 +140,7 @@ def _key(clip: Clip) -> str:
 
 def _settings(audio: AudioConfig) -> str:
     """What a contour depends on beside the recording."""
-    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (tracker, resolution))
+    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (tracker, contour, resolution, features))
     return f"{fingerprint(audio)} {hashlib.sha256(code).hexdigest()[:16]}"
 
 

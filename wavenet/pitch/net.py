@@ -25,9 +25,9 @@ from wavenet.features import LogMel
 from wavenet.pitch.contour import Pitch, bridged
 from wavenet.pitch.path import best_path
 from wavenet.pitch.resolution import resolved
+from wavenet.pitch.tracker import F_MAX, F_MIN
 from wavenet.standardised import MelInput
 
-F_MIN, F_MAX = 40.0, 500.0  # Hz: the tracker's range
 _AROUND = 4  # bins at either side of the most probable that decide the place of F0
 _CANDIDATES = 3  # peaks of a frame that its contour may pass
 _NO_PEAK = -30.0  # score of a candidate that is none: every jump is cheaper
@@ -91,8 +91,7 @@ class PitchNet(MelInput):
 
         What a tracker would find, `tracked`, with the mean over its window undone (wavenet/pitch/resolution.py).
         """
-        f0, voiced = resolved(self.tracked(mel), mel, self.config.audio)
-        return Pitch(f0.clamp(F_MIN, F_MAX), voiced)
+        return resolved(self.tracked(mel), mel, self.config.audio)
 
     @torch.no_grad()
     def tracked(self, mel: Tensor) -> Pitch:

@@ -28,12 +28,13 @@ from torch import Tensor
 from wavenet.config import AudioConfig
 from wavenet.features import mel_basis
 from wavenet.pitch.contour import Pitch, bridged
-from wavenet.pitch.tracker import BAND, WINDOW
+from wavenet.pitch.tracker import BAND, F_MAX, F_MIN, WINDOW
 
 _Floats = npt.NDArray[np.float64]
 _TAU = 0.002  # seconds: what a steep contour costs, against what it explains
 _MOST = 0.3  # log F0 that is put right at most, five semitones
 _JUMP = 1 / 3  # log ratio from which the tracker jumps rather than glides: it chose a lag there, and took no mean
+_SILENT = 1e-12  # of the loudest frame's energy: what a frame counts for at least
 _RIDGE = 1e-6  # holds a frame that no other speaks of at what was tracked
 
 
@@ -41,17 +42,21 @@ _RIDGE = 1e-6  # holds a frame that no other speaks of at what was tracked
 def resolved(pitch: Pitch, mel: Tensor, audio: AudioConfig) -> Pitch:
     """Pitch (B, F), tracked or predicted as tracked, of mel (B, M, F) -> the pitch that moves as the voice does.
 
-    Voicing stays, and F0 is interpolated through what is unvoiced. Whole clips: the ends of a crop lack neighbours.
+    Voicing stays, F0 stays within the tracker's range, and is interpolated through what is unvoiced. Whole clips: the
+    ends of a crop lack neighbours.
     """
+    if pitch.f0.numel() == 0:
+        return pitch
     step = audio.hop_length / audio.sample_rate
     half, penalty = WINDOW / 2 / step, (_TAU / step) ** 2
     voiced = pitch.voiced > 0.5
-    energy = np.exp(2 * mel.detach().cpu().double().numpy()).transpose(0, 2, 1) @ _shares(audio)
+    levels = np.nan_to_num(mel.detach().cpu().double().numpy()).transpose(0, 2, 1)
+    energy = np.exp(2 * (levels - levels.max(axis=(1, 2), keepdims=True))) @ _shares(audio)
     log_f0 = pitch.f0.detach().cpu().double().log().numpy()
     rows = zip(log_f0, voiced.cpu().numpy(), energy, strict=True)
     found = np.stack([_solve(tracked, there, level, half, penalty) for tracked, there, level in rows])
     solved = torch.from_numpy(found).to(pitch.f0)
-    moved = bridged(solved, voiced).exp()
+    moved = bridged(solved, voiced).exp().clamp(F_MIN, F_MAX)
     return Pitch(torch.where(voiced.any(1, keepdim=True), moved, pitch.f0), pitch.voiced)
 
 
@@ -100,7 +105,7 @@ def _weights(energy: _Floats, stretch: npt.NDArray[np.int_], half: float) -> _Fl
     stretch (F,): the number of the one that a frame is of; others count for nothing.
     """
     reach = math.ceil(half)
-    levels = np.pad(energy / max(energy.max(initial=0.0), 1e-300), reach)
+    levels = np.pad(np.maximum(energy, _SILENT * energy.max()) + np.finfo(float).tiny, reach)
     numbers = np.pad(stretch, reach, constant_values=-1)
     numbers = np.lib.stride_tricks.sliding_window_view(numbers, 2 * reach + 1)  # (F, 2 K + 1), as `share`
     same = (numbers == stretch[:, None]) & (stretch[:, None] >= 0)

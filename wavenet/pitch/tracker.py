@@ -22,6 +22,7 @@ RATE = 8000  # Hz, internal
 _Floats = npt.NDArray[np.float64]
 BAND = (40.0, 1000.0)  # Hz: the first harmonics, without rumble below and formants above
 WINDOW = 0.035  # seconds correlated at every lag
+F_MIN, F_MAX = 40.0, 500.0  # Hz: where F0 is looked for unless said otherwise
 _SILENCE = 0.01  # amplitude, as a share of the clip's loud frames, that correlates with nothing
 _VOICING_THRESHOLD = 0.51  # correlation from which a loud frame is voiced
 _QUIET = 0.02  # added to that for every dB beyond 30 dB under the loud frames: a room's hum is no voice
@@ -40,7 +41,7 @@ class F0Track(NamedTuple):
     voiced: npt.NDArray[np.bool_]
 
 
-def track(wav: Tensor, sample_rate: int, hop_length: int, f_min: float = 40.0, f_max: float = 500.0) -> F0Track:
+def track(wav: Tensor, sample_rate: int, hop_length: int, f_min: float = F_MIN, f_max: float = F_MAX) -> F0Track:
     """F0 of wav (T,) at sample_rate [Hz]: F = T // hop_length frames, frame i centred on [i hop, (i + 1) hop).
 
     Levels count relative to the clip's own loud frames: a quiet recording gives the same track as a loud one.
