@@ -50,7 +50,7 @@ def resolved(pitch: Pitch, mel: Tensor, audio: AudioConfig) -> Pitch:
     step = audio.hop_length / audio.sample_rate
     half, penalty = WINDOW / 2 / step, (_TAU / step) ** 2
     voiced = pitch.voiced > 0.5
-    levels = np.nan_to_num(mel.detach().cpu().double().numpy()).transpose(0, 2, 1)
+    levels = np.nan_to_num(mel.detach().cpu().double().numpy(), posinf=1e6, neginf=-1e6).transpose(0, 2, 1)
     energy = np.exp(2 * (levels - levels.max(axis=(1, 2), keepdims=True))) @ _shares(audio)
     log_f0 = pitch.f0.detach().cpu().double().log().numpy()
     rows = zip(log_f0, voiced.cpu().numpy(), energy, strict=True)
