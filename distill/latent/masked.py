@@ -2,7 +2,8 @@ r"""One inverse-autoregressive step over a vector: a masked network of one hidde
 
     y_j = sigma_j z_j + (1 - sigma_j) m_j,     sigma = sigmoid(s),     m_j, s_j functions of z_<j and the context
 
-Kingma et al. 2016, arXiv 1606.04934, section 4 (the gated update), masks as in Germain et al. 2015, arXiv 1502.03509.
+Kingma et al. 2016, arXiv 1606.04934, section 4 (the gated update); masks of distill/flows/made.py, a hidden layer whose
+context is added once for all samples of it.
 """
 
 from __future__ import annotations
@@ -11,24 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.flows.made import MaskedLinear
+
 _FIRST_GATE = 2.0  # sigmoid(2) = 0.88: near the identity at first
 
 
 class MaskedStep(nn.Module):
     """z (..., d), context (n, C) or (..., C) -> y (..., d), log |det dy/dz| (...,) [nats], of a triangular Jacobian."""
 
-    inner_mask: Tensor
-    outer_mask: Tensor
-
     def __init__(self, dimensions: int, context: int, channels: int) -> None:
         super().__init__()
-        degrees = torch.arange(channels) % dimensions  # a hidden unit of degree k sees z_1 ... z_k
+        degrees = torch.arange(channels) % dimensions - 1  # degree -1 sees the context alone
         places = torch.arange(dimensions)
-        self.register_buffer("inner_mask", (places[None] < degrees[:, None]).float(), persistent=False)
-        self.register_buffer("outer_mask", (degrees[None] <= places[:, None]).repeat(2, 1).float(), persistent=False)
-        self.inner = nn.Linear(dimensions, channels)
+        self.inner = MaskedLinear(degrees[:, None] >= places)
         self.context = nn.Linear(context, channels, bias=False)
-        self.outer = nn.Linear(channels, 2 * dimensions)
+        self.outer = MaskedLinear(places.repeat(2)[:, None] > degrees)
         with torch.no_grad():
             self.outer.weight.mul_(0.1)
             self.outer.bias.zero_()
@@ -48,7 +46,6 @@ class MaskedStep(nn.Module):
         return z, -self._affine(z, seen)[1].sum(-1)
 
     def _affine(self, z: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        hidden = F.linear(z, self.inner.weight * self.inner_mask, self.inner.bias) + seen
-        loc, gate = F.linear(F.silu(hidden), self.outer.weight * self.outer_mask, self.outer.bias).chunk(2, -1)
+        loc, gate = self.outer(F.silu(self.inner(z) + seen)).chunk(2, -1)
         gate = gate + _FIRST_GATE
         return loc, F.logsigmoid(gate), torch.sigmoid(-gate)
