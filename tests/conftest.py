@@ -80,6 +80,7 @@ def small_student(
     kernel_size: int = 2,
     names: list[str] | None = None,
     prior: str = "none",
+    sharpening: int = 0,
 ) -> Student:
     """A randomised float64 student of a few flows."""
     config = StudentConfig(
@@ -88,7 +89,7 @@ def small_student(
         upsample=UPSAMPLE,
         noise=noise,
         prior=prior,
-        source_filter=SourceFilterConfig(taps=12, channels=4, correction_points=5),
+        source_filter=SourceFilterConfig(taps=12, channels=4, correction_points=5, sharpening=sharpening),
         pitch=PITCH,
         gain=2.0,
         speakers=speakers,

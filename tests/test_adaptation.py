@@ -98,6 +98,12 @@ def test_a_student_with_a_prior_may_begin_with_those_of_other_noise(made, capsys
     assert abs(loud[0] - loud[1]) < 0.1
 
 
+def test_a_student_with_a_prior_may_begin_with_those_of_another_sharpening(made, capsys):
+    assert distil(again(made, "sharply", 1, *STILL, "--model.source_filter.sharpening", "1")) == 0
+    assert "for source_filter.sharpening = 1\n" in capsys.readouterr().err
+    assert_equal_weights(made / "sharply", made / "student")
+
+
 @pytest.mark.parametrize(
     ("train", "arguments", "change"),
     [

@@ -22,6 +22,7 @@ STUDENTS = {
     "logistic": {},
     "normal": {"noise": "normal", "kernel_size": 3, "speakers": 3, "flows": 1},
     "source-filter": {"prior": "source_filter", "speakers": 2, "flows": 1},
+    "source-filter, sharpened": {"prior": "source_filter", "flows": 1, "sharpening": 2},
 }
 
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from distill.flows.base import log_prob
 from distill.flows.source_filter import SourceFilter
@@ -271,3 +272,100 @@ def test_the_first_tap_is_the_mean_log_magnitude_for_any_spectrum():
 def test_more_taps_than_the_analysis_has_are_refused():
     with pytest.raises(UserError, match=r"source_filter.taps: found 300, expected at most audio.n_fft = 256"):
         SourceFilter(SourceFilterConfig(taps=300), EIGHT, 0.9, 30.0, 1.8)
+
+
+def swelling(audio: AudioConfig, frames: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Harmonics of 200 Hz (1, T) that swell and fade from frame to frame, their amplitude (frames,) and steady ones."""
+    pitch = Pitch(torch.full((1, frames), 200.0), torch.ones(1, frames))
+    order = torch.arange(1, harmonic_count(pitch, audio) + 1)
+    shape = torch.polar(0.1 / order * fade(order * 200.0, audio), 0.4 * order**2 * torch.ones(len(order)))
+    walk = torch.cumsum(torch.randn(frames, generator=torch.Generator().manual_seed(4)), 0)
+    amplitude = torch.exp(0.3 * (walk - F.avg_pool1d(walk[None], 21, 1, 10, count_include_pad=False)[0]))
+    steady = shape[None, :, None].expand(-1, -1, frames)
+    cycles = phase(pitch, audio)
+    return harmonics(cycles, steady * amplitude, audio), amplitude, harmonics(cycles, steady, audio)
+
+
+@LAYOUTS
+def test_a_frame_states_the_blurred_power_of_lines(audio):
+    """The weights of the window's mean, against the analysis of lines whose amplitude is linear between frames."""
+    wav, amplitude, steady = swelling(audio, 200)
+    log_mel, blur = LogMel(audio), MelEnvelope(audio).blur
+    found = (log_mel(wav) - log_mel(steady))[0, :, 5:-5].median(0).values
+    reach = len(blur) // 2
+    stated = F.pad(amplitude[None].square(), (reach, reach), mode="replicate")[0].unfold(0, len(blur), 1) @ blur
+    assert float(blur.sum()) == pytest.approx(1.0, abs=1e-6)
+    plain, blurred = found - amplitude[5:-5].log(), found - 0.5 * stated[5:-5].log()
+    assert float(plain.abs().mean()) > 0.07
+    assert float(blurred.abs().mean()) < 0.5 * float(plain.abs().mean())
+
+
+@LAYOUTS
+def test_sharpening_finds_the_lines_own_amplitudes(audio):
+    """Each update brings the amplitude that the mel states nearer to the true one."""
+    wav, amplitude, steady = swelling(audio, 200)
+    log_mel, envelope, voiced = LogMel(audio), MelEnvelope(audio), torch.ones(1, 200)
+    errors = []
+    for updates in range(5):
+        stated = (envelope.sharpened(log_mel(wav), voiced, updates) - log_mel(steady))[0, :, 5:-5].median(0).values
+        errors.append(float((stated - amplitude[5:-5].log()).abs().mean()))
+    assert sorted(errors, reverse=True) == errors
+    assert errors[2] < 0.8 * errors[0]
+
+
+def test_an_update_is_that_of_richardson_and_lucy():
+    """a H^T (p / H a) with H the matrix of the blur, which away from the ends keeps every band's sum."""
+    envelope = MelEnvelope(EIGHT).double()
+    mel = torch.randn(2, EIGHT.n_mels, 30, generator=torch.Generator().manual_seed(0)).double()
+    mel[..., :12] = mel[..., -12:] = -11.5  # silence around
+    reach, wide = len(envelope.blur) // 2, torch.arange(30)
+    matrix = torch.zeros(30, 30).double()
+    for offset, weight in enumerate(envelope.blur):
+        matrix.index_put_((wide, (wide + offset - reach).clamp(0, 29)), weight.double(), accumulate=True)
+    power = torch.exp(2 * mel)
+    expected = power * ((power / (power @ matrix.T)) @ matrix.T)
+    found = torch.exp(2 * envelope.sharpened(mel, torch.ones(2, 30), 1))
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=0)
+    torch.testing.assert_close(found.sum(2), power.sum(2), rtol=1e-4, atol=0)
+
+
+def test_what_is_unvoiced_is_not_sharpened_and_no_update_changes_nothing():
+    envelope, mel = MelEnvelope(EIGHT), torch.randn(1, EIGHT.n_mels, 20, generator=torch.Generator().manual_seed(0))
+    voiced = (torch.arange(20) % 5 < 2).float()[None]
+    sharp = envelope.sharpened(mel, voiced, 2)
+    assert torch.equal(sharp[..., voiced[0] == 0], mel[..., voiced[0] == 0])
+    assert float((sharp - mel)[..., voiced[0] == 1].abs().max()) > 0.1
+    assert torch.equal(envelope.sharpened(mel, voiced, 0), mel)
+
+
+@pytest.mark.parametrize("sharpening", [0, 1, 2])
+def test_the_context_of_a_frame_is_what_decides_it(sharpening):
+    """A mel that differs beyond `context` frames leaves a frame's conditioning as it is, and within it does not."""
+    torch.manual_seed(0)
+    config = SourceFilterConfig(taps=20, channels=4, correction_points=5, sharpening=sharpening)
+    flow = randomise(SourceFilter(config, AUDIO, 0.9, 2.0, 1.8).double(), scale=0.3)
+    frames, hop = 40, AUDIO.hop_length
+    mel, upsample = random_mel(1, frames), Upsample(UPSAMPLE, AUDIO.n_mels, AUDIO.hop_length).double()
+    pitch = Pitch(torch.full((1, frames), 800.0).double(), torch.ones(1, frames).double())
+
+    def made(values):
+        with torch.no_grad():
+            return flow.condition(upsample(values), values, upsample.standardised(values), pitch, phase(pitch, AUDIO))
+
+    for away in (flow.context, flow.context + 1):
+        changed = mel.clone()
+        changed[:, :, 20 + away] += 1.0
+        same = [
+            torch.equal(a, b)
+            for a, b in zip(
+                (made(mel).window(20, 21).filters, made(mel).voice[:, 20 * hop : 21 * hop]),
+                (made(changed).window(20, 21).filters, made(changed).voice[:, 20 * hop : 21 * hop]),
+                strict=True,
+            )
+        ]
+        assert all(same) == (away > flow.context)
+
+
+def test_a_negative_number_of_updates_is_refused():
+    with pytest.raises(UserError, match=r"source_filter.sharpening: found -1, expected 0 \(none\) or a number of"):
+        SourceFilterConfig(sharpening=-1)

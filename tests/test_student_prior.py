@@ -64,9 +64,10 @@ def test_log_prob_is_change_of_variables(noise):
     torch.testing.assert_close(found, sample.distribution.log_prob(sample.wav).sum(1), rtol=1e-8, atol=1e-7)
 
 
+@pytest.mark.parametrize("sharpening", [0, 2])
 @pytest.mark.parametrize("given", [False, True], ids=["predicted", "given"])
-def test_chunks_carry_the_phase_on(given):
-    student, mel = small_student(**SOURCED), random_mel(2, 23)
+def test_chunks_carry_the_phase_on(given, sharpening):
+    student, mel = small_student(**SOURCED, sharpening=sharpening), random_mel(2, 23)
     contour = pitch(23, 2) if given else None
     whole = student.sample(mel, generator=torch.Generator().manual_seed(0), pitch=contour)
     student.chunk_length = 5 * AUDIO.hop_length

@@ -26,8 +26,8 @@ from wavenet.run import flat
 from wavenet.standardised import MelInput
 from wavenet.weights import digest, fill
 
-# What may differ between the weights' configuration and the recipe's: the level, and what only a fresh start or the
-# training of another network reads.
+# What may differ between the weights' configuration and the recipe's: the level, what only a fresh start or the
+# training of another network reads, and what the mel goes through that no weight belongs to (the run is told of it).
 _FREE = {
     "gain",
     "speaker_names",
@@ -37,6 +37,7 @@ _FREE = {
     "pitch.mel_jitter",
     "pitch.level_jitter",
 }
+_SHARPENING = "source_filter.sharpening"
 _LAW = {f"distribution.{name}" for name in ("kind", "components", "bits", "log_scale_floor")}
 _LAST_LAYER = "stack.output."
 _SPEAKERS = "upsample.embedding.weight"
@@ -81,7 +82,7 @@ class Initial:
         theirs, ours = flat(to_dict(known)), flat(to_dict(model.config))
         pitched = getattr(model, "pitch", None) is not None  # else its settings say nothing of the weights
         free = _FREE | (_LAW if self.stored.kind == "teacher" else set())
-        free |= {"noise"} if getattr(model, "prior", None) is not None else set()
+        free |= {"noise", _SHARPENING} if getattr(model, "prior", None) is not None else set()
         differing = [
             name
             for name in sorted(theirs.keys() | ours.keys())
@@ -90,7 +91,7 @@ class Initial:
         wrong = [f"{name} = {theirs.get(name)}, expected {ours.get(name)}" for name in differing if name not in free]
         if wrong:
             raise UserError(f"--init: found {self.path} with {'; '.join(wrong)}, as the recipe says")
-        changed = [f"{name} = {ours.get(name)}" for name in differing if name in _LAW | {"noise"}]
+        changed = [f"{name} = {ours.get(name)}" for name in differing if name in _LAW | {"noise", _SHARPENING}]
         tensors = self.tensors | self._speakers(model, known.speaker_names)
         fresh = {name: value for name, value in model.state_dict().items() if name.startswith(_LAST_LAYER)}
         sizes = {name for name, value in fresh.items() if name in tensors and tensors[name].shape != value.shape}

@@ -164,12 +164,14 @@ class SourceFilterConfig:
 
     correction_points: frequencies, evenly spaced in mel, at which the frame-rate network of `channels` corrects levels.
     breath: share of noise in a voiced frame's magnitude at 0 Hz and at half the sample rate, before training.
+    sharpening: updates that undo the analysis window's length in the levels of voiced frames, 0 for none.
     """
 
     taps: int = 256
     channels: int = 64
     correction_points: int = 48
     breath: tuple[float, float] = (0.1, 0.6)
+    sharpening: int = 0
 
     def __post_init__(self) -> None:
         require(self.taps > 1, "source_filter.taps", self.taps, "2 or more")
@@ -177,6 +179,7 @@ class SourceFilterConfig:
         require(self.correction_points > 1, "source_filter.correction_points", self.correction_points, "2 or more")
         inside = all(0 < share < 1 for share in self.breath)
         require(inside, "source_filter.breath", list(self.breath), "two shares between 0 and 1")
+        require(self.sharpening >= 0, "source_filter.sharpening", self.sharpening, "0 (none) or a number of updates")
 
 
 @dataclasses.dataclass(frozen=True)

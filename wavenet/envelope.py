@@ -8,11 +8,19 @@ mean |X| around the band's centre. Two facts of the window w turn that into a le
 
 (unit variance before the filter; |X| of Gaussian noise is Rayleigh). The lines of a voice stand f0 apart, so the line
 at k f0 owns one period of the frequency axis: A_k = f0 / (df * line) * mean of |X| over [k f0 - f0/2, k f0 + f0/2].
+
+Both are means over the window's length. By Parseval the power of a frame is the sum of w_n^2 x_n^2; where the power of
+the signal is linear between frame centres, frame i states
+
+    sum_j blur_j P_{i+j},   blur_j = sum_n w_n^2 triangle(n / hop - j) / sum_n w_n^2,   n from the window's middle
+
+and a magnitude the root of that, nearly. `MelEnvelope.sharpened` undoes it in part.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavenet.config import AudioConfig
@@ -27,13 +35,14 @@ _ABOVE_BANDS = -12.0  # dB an octave: how speech falls where the mel has ended
 class MelEnvelope(nn.Module):
     """mel (B, M, F) in nats -> smooth magnitude spectra; parameter-free.
 
-    bins: frequencies of the analysis, n_fft / 2 + 1 of them, `spacing` Hz apart. line, noise: see above.
+    bins: frequencies of the analysis, n_fft / 2 + 1 of them, `spacing` Hz apart. line, noise, blur: see above.
     """
 
     interpolation: Tensor
     area: Tensor
     basis: Tensor
     line_mels: Tensor
+    blur: Tensor
 
     def __init__(self, audio: AudioConfig) -> None:
         super().__init__()
@@ -50,12 +59,36 @@ class MelEnvelope(nn.Module):
         self.register_buffer("interpolation", interpolation.float(), persistent=False)
         self.register_buffer("basis", basis.float(), persistent=False)
         self.register_buffer("line_mels", _line_mels(window, audio.n_fft, basis).float(), persistent=False)
+        self.register_buffer("blur", _blur(window.square(), audio.hop_length).float(), persistent=False)
         self.register_buffer("area", basis.sum(1).clamp(min=_SMALLEST).float()[:, None], persistent=False)
 
     def magnitude(self, mel: Tensor) -> Tensor:
         """Mean |X| at every bin, (B, F, bins), linear between band centres, which keeps its integral."""
         density = torch.exp(mel) / self.area
         return torch.matmul(density.transpose(1, 2), self.interpolation).clamp(min=_SMALLEST)
+
+    @property
+    def blur_reach(self) -> int:
+        """Frames to either side that one update of `sharpened` sees."""
+        return len(self.blur) - 1
+
+    def sharpened(self, mel: Tensor, voiced: Tensor, updates: int) -> Tensor:
+        r"""The mel whose mean over the window is nearer to the given one, in voiced frames: mel, voiced (B, F) -> mel.
+
+        Updates of Richardson 1972 and Lucy 1974 on the powers p = e^(2 mel): a <- a * blur(p / blur(a)), from a = p.
+        They keep a positive and a band's sum over the frames. Noise is left as it is: its magnitude in a frame is one
+        draw, and what differs from frame to frame is chance, which would grow.
+        """
+        sharp = mel
+        for _ in range(updates):
+            sharp = sharp + self._blurred(mel - self._blurred(sharp))
+        return torch.where(voiced[:, None] > 0, sharp, mel)
+
+    def _blurred(self, mel: Tensor) -> Tensor:
+        """mel (B, M, F) whose powers are averaged over frames with the weights `blur`, the end frames repeated."""
+        reach = len(self.blur) // 2
+        around = F.pad(torch.exp(2 * mel), (reach, reach), mode="replicate").unfold(2, len(self.blur), 1)
+        return 0.5 * (around @ self.blur.to(mel)).clamp(min=_SMALLEST**2).log()
 
     def integral(self, mel: Tensor) -> Tensor:
         """C(f), the integral of the magnitude from 0 to every bin, in bins: (B, F, bins) float64.
@@ -64,7 +97,7 @@ class MelEnvelope(nn.Module):
         """
         magnitude = self.magnitude(mel).double()
         steps = 0.5 * (magnitude[..., 1:] + magnitude[..., :-1])
-        return torch.nn.functional.pad(steps, (1, 0)).cumsum(-1)
+        return F.pad(steps, (1, 0)).cumsum(-1)
 
     def smoothed(self, integral: Tensor, frequency: Tensor, width: Tensor) -> Tensor:
         """Mean of the magnitude over [f - width/2, f + width/2]: frequency (B, F, N), width (B, F) [Hz] -> (B, F, N).
@@ -98,6 +131,14 @@ def _line_sum(window: Tensor, n_fft: int) -> float:
     offsets = torch.arange(_OFFSETS, dtype=window.dtype)[:, None] / _OFFSETS
     spectra = torch.fft.fft(window * torch.exp(2j * torch.pi * offsets * time / n_fft), n_fft)
     return float(spectra.abs().sum(1).mean() / 2)
+
+
+def _blur(weights: Tensor, hop: int) -> Tensor:
+    """Weights, of odd number and sum 1, of frames hop samples apart in the weighted mean of what is linear between."""
+    place = (torch.arange(len(weights), dtype=weights.dtype) - len(weights) / 2) / hop
+    reach = -(-len(weights) // (2 * hop))
+    frames = torch.arange(-reach, reach + 1, dtype=weights.dtype)[:, None]
+    return (1 - (place - frames).abs()).clamp(min=0) @ weights / weights.sum()
 
 
 def _line_mels(window: Tensor, n_fft: int, basis: Tensor) -> Tensor:

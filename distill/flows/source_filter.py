@@ -54,7 +54,6 @@ class SourceFilter(Flow):
     context: frames to either side that decide a frame's conditioning.
     """
 
-    context = 3
     places: Tensor
     kernel: Tensor
     first_breath: Tensor
@@ -66,6 +65,8 @@ class SourceFilter(Flow):
         self.config, self.audio = config, audio
         require(config.taps <= audio.n_fft, "source_filter.taps", config.taps, f"at most audio.n_fft = {audio.n_fft}")
         self.source = Source(audio, pre_emphasis, gain)
+        # What is linear between frames adds one to the frames that the network and the updates of the envelope see.
+        self.context = max(2, config.sharpening * self.source.envelope.blur_reach) + 1
         self.log_noise_level = math.log(self.source.envelope.noise * noise_scale)
         points = config.correction_points
         mel = torch.log1p(self.source.frequency / 700)
@@ -116,6 +117,7 @@ class SourceFilter(Flow):
         """
         own = pitch if own is None else own
         with torch.autocast(mel.device.type, enabled=False):  # levels and phases are part of the signal itself
+            mel = self.source.envelope.sharpened(mel, own.voiced, self.config.sharpening)
             plain = log_noise = log_voice = self.source.log_magnitude(mel, own)  # (B, F, bins)
             breath = _at(self.breath if corrected else self.first_breath, self.places)
             if corrected:
