@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from distill.framing import Framing
 from wavenet.config import AudioConfig
 from wavenet.features import mel_basis
 
@@ -58,34 +58,3 @@ def linear_magnitude(mel: Tensor, audio: AudioConfig) -> Tensor:
     for _ in range(_INVERSION_STEPS):
         magnitude = magnitude * wanted / (bands.T @ (bands @ magnitude)).clamp(min=_TINY)
     return magnitude
-
-
-class Framing:
-    """The framing of wavenet.features on the padded signal: frame i is its samples [i hop, i hop + n_fft)."""
-
-    def __init__(self, audio: AudioConfig, frames: int) -> None:
-        self.audio, self.frames = audio, frames
-        self.margin = (audio.n_fft - audio.hop_length) // 2
-        self.padded = (frames - 1) * audio.hop_length + audio.n_fft
-        side = audio.n_fft - audio.win_length
-        self.window = F.pad(torch.hann_window(audio.win_length), (side // 2, side - side // 2))
-        weight = self._overlap_add(self.window.square()[:, None].repeat(1, frames))
-        self.weight = weight.clamp(min=1e-2 * float(weight.max()))  # smaller at the very ends alone, which are cut
-
-    def analyse(self, padded: Tensor) -> Tensor:
-        """(padded,) -> complex (n_fft / 2 + 1, F)."""
-        n_fft, hop = self.audio.n_fft, self.audio.hop_length
-        return torch.stft(padded, n_fft, hop, window=self.window, center=False, return_complex=True)
-
-    def synthesise(self, spectrum: Tensor) -> Tensor:
-        """The signal (padded,) whose spectrum is nearest to `spectrum` (least squares)."""
-        frames = torch.fft.irfft(spectrum, self.audio.n_fft, dim=0) * self.window[:, None]
-        return self._overlap_add(frames) / self.weight
-
-    def cut(self, padded: Tensor) -> Tensor:
-        """Without the margins: (padded,) -> (T,), T = F hop."""
-        return padded[self.margin : self.margin + self.frames * self.audio.hop_length]
-
-    def _overlap_add(self, frames: Tensor) -> Tensor:
-        size = (1, self.padded)
-        return F.fold(frames[None], size, (1, self.audio.n_fft), stride=(1, self.audio.hop_length))[0, 0, 0]

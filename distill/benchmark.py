@@ -13,12 +13,12 @@ from torch import Tensor
 
 from distill.charts import Bar, draw_bars
 from distill.evaluate import write_json
+from distill.inputs import read_mel
 from distill.markers import check, fill
 from distill.speed.contestants import KNOWN
 from distill.speed.measurement import benchmark
 from distill.speed.references import REFERENCES, reference
 from distill.speed.tables import base, machine_line, markdown_table
-from distill.synthesize import read_mel
 from distill.systems import load_systems
 from wavenet.arguments import parse_arguments
 from wavenet.config import require

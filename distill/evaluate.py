@@ -23,6 +23,7 @@ from distill.coupling.model import CouplingFlow
 from distill.intelligibility import Heard, Recogniser, spoken_words, word_rates
 from distill.intervals import pooled, students
 from distill.metrics import METRICS, SETS, choose, measure
+from distill.projection import project
 from distill.report import RECORDING, file_name, require_matplotlib, sound_path, training_curves, write_report
 from distill.systems import System, as_system, from_recording, load_systems, parts, untrained
 from distill.wavevae.learning import held_out as held_out_elbo
@@ -50,6 +51,7 @@ def evaluate(
     informed: Mapping[str, System] | None = None,
     baselines: Mapping[str, System] | None = None,
     metrics: str = "fast",
+    projection: int = 0,
 ) -> dict[str, Any]:
     """Every clip through every system: sounds to out/audio/SYSTEM/CLIP.wav, numbers to out/metrics.json and back.
 
@@ -57,11 +59,12 @@ def evaluate(
     recording, as system(wav (1, T), mel, generator); the speaker is added at the end where the clip has one. The
     generator is seeded by (seed, clip name), the same for all systems. Added to them: the recording itself, which is
     the ceiling, and baselines (Griffin-Lim and mel-shaped noise, unless others are given). metrics: "fast", or "all"
-    (distill.metrics.choose); what cannot be measured is named on stderr, once.
+    (distill.metrics.choose); what cannot be measured is named on stderr, once. projection: steps that bring what every
+    system makes to its mel (distill.projection).
 
     Returns, as in the file, {"sample_rate", "clips": [name], "metrics": [those measured], "notes": [why others were
-    not], "systems": {name: {"clips": {clip: {metric: value}}, "mean", "ci95"}}}, with "heard": {clip: {"text",
-    "errors", "words"}} beside a system's clips where words were recognised; ci95 is half the width of the 95% interval
+    not], "projection", "systems": {name: {"clips": {clip: {metric: value}}, "mean", "ci95"}}}, with "heard": {clip:
+    {"text", "errors", "words"}} beside a system's clips where words were recognised; ci95 is half the width of the 95% interval
     of the mean over clips (distill.intervals). "mean" and "ci95" hold every metric of METRICS, None where it was not
     measured or is not defined. Raises UserError for no clips, doubled names, and audio that is not finite or of
     another length.
@@ -94,7 +97,10 @@ def evaluate(
             def tell(what: str, name: str = name) -> None:
                 progress.set_postfix_str(f"{name}, {what}")
 
-            found = system(mel, _generator(seed, clip.name), *arguments)[0].detach().cpu().float()
+            found = system(mel, _generator(seed, clip.name), *arguments).detach().cpu().float()
+            if projection and name != RECORDING:
+                found = project(found, mel, audio, projection)
+            found = found[0]
             _write(out / sound_path(name, clip.name), found, audio.sample_rate)
             measured = measure(found, wav, audio, names, tell)
             rows[name][clip.name] = {key: _finite(value) for key, value in measured.items()}
@@ -116,6 +122,7 @@ def evaluate(
         "clips": [clip.name for clip in clips],
         "metrics": names,
         "notes": notes,
+        "projection": projection,
         "systems": summaries,
     }
     write_json(out / "metrics.json", result)
@@ -138,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     require(not out.exists() or out.is_dir(), "--out", arguments.out, "a folder")
     methods = (AUTO, *SAMPLERS)
     require(arguments.method in methods, "--method", arguments.method, f"one of {', '.join(methods)}")
-    for name in ("seed", "temperature"):
+    for name in ("seed", "temperature", "projection"):
         require(getattr(arguments, name) >= 0, f"--{name}", getattr(arguments, name), "0 or more")
     require(arguments.clips > 0, "--clips", arguments.clips, "at least 1")
     if (out / "metrics.json").exists() and not arguments.overwrite:
@@ -158,7 +165,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, model in loaded.items():
         systems |= parts(name, model)
         informed |= from_recording(name, model)
-    metrics = evaluate(clips, systems, audio, out, arguments.seed, informed=informed, metrics=arguments.metrics)
+    seed, steps = arguments.seed, arguments.projection
+    metrics = evaluate(clips, systems, audio, out, seed, informed=informed, metrics=arguments.metrics, projection=steps)
     for name, model in loaded.items():
         if isinstance(model, Teacher | CouplingFlow):
             metrics["systems"][name]["likelihood"] = _likelihood(model, chosen)
@@ -176,6 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         notes=[
             f"{len(chosen)} {chosen[0].split} clips of {arguments.data}, seed {arguments.seed}, "
             f"temperature {arguments.temperature:g}."
+            + (f" What every system made was brought to its mel in {steps} steps." if steps else "")
         ],
         texts={clip.id: clip.text for clip in chosen},
         name="report.html",
@@ -196,6 +205,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="the noise is drawn from the seed and each clip's name")
     parser.add_argument("--temperature", type=float, default=1.0, help="scales the noise")
     parser.add_argument("--method", type=str, default=AUTO, help="how a teacher samples: auto, fused, cached or naive")
+    parser.add_argument("--projection", type=int, default=0, help="steps that bring every system's sound to its mel")
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or auto")
     parser.add_argument("--overwrite", action="store_true", help="replace an evaluation that is in --out")
     return parser

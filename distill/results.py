@@ -82,7 +82,9 @@ def evaluation(metrics: dict[str, Any]) -> str:
     densities = [_density(system) for system in systems.values()]
     if any(value != "-" for value in densities):
         lines.append("| log density, held out [nats/sample] | " + " | ".join(densities) + " |")
-    return f"{len(metrics['clips'])} clips{_fewer(metrics)}.\n\n" + "\n".join(lines)
+    steps = metrics.get("projection", 0)
+    projected = f"; what every system made was brought to its mel in {steps} steps" if steps else ""
+    return f"{len(metrics['clips'])} clips{_fewer(metrics)}{projected}.\n\n" + "\n".join(lines)
 
 
 def _fewer(metrics: dict[str, Any]) -> str:

@@ -245,6 +245,7 @@ def _evaluation(path: Path, systems: Sequence[str]) -> dict[str, Any]:
     if chosen is None:
         listed = " or ".join(repr(name) for name in dict.fromkeys(systems))
         raise UserError(f"--system: found no {listed} in {path}, expected one of {', '.join(map(repr, known))}")
+    require(not found.get("projection"), "--metrics", path, "an evaluation of the models' own samples (--projection 0)")
     return {"clips": clips} | {name: round(means[name], 6) for name in METRICS if means.get(name) is not None}
 
 

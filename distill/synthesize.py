@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 import zlib
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import jsonargparse
-import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from distill import models
 from distill.cards import listing
 from distill.contours import Contours, contours_of
 from distill.engines.table import ENGINES, build
+from distill.inputs import MEL_SUFFIX, expand, output_names, read_mel
+from distill.projection import STEPS, project
 from distill.student import Student
 from wavenet.arguments import parse_arguments
-from wavenet.audio import AUDIO_SUFFIXES, read_audio, write_audio
-from wavenet.config import AudioConfig, require
+from wavenet.audio import write_audio
+from wavenet.config import require
 from wavenet.device import resolve_device
 from wavenet.errors import DONE, SOME_FAILED, USER_MISTAKE, UserError, command
-from wavenet.features import LogMel
 from wavenet.teacher import AUTO, SAMPLERS, Teacher
 from wavenet.weights import shipped
 
-MEL_SUFFIX = ".npy"
-_SUFFIXES = (*AUDIO_SUFFIXES, MEL_SUFFIX)
-_USUAL_NATS = (-30.0, 12.0)  # beyond what a 16-bit recording gives at any clamp and window
-_SILENT_NATS = 1e-3  # above the clamp
+_PROJECTION = f"steps that bring the sample to its mel (default: {STEPS} for recordings, 0 for mels and a changed F0)"
 
 
 @command("distill-synthesize")
@@ -64,10 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         require(arguments.engine == AUTO, "--engine", arguments.engine, f"{AUTO}: only students have engines")
     contours = contours_of(model, arguments.f0, arguments.transpose)
+    steps = arguments.projection
+    require(steps is None or steps >= 0, "--projection", steps, "0 or more")
+    other = contours is not None  # F0 than the mel's, whose bands state its own harmonics
+    require(not (steps and other), "--projection", steps, "0 beside --f0 and --transpose: the mel has its own F0")
     out = Path(arguments.out)
     require(not out.exists() or out.is_dir(), "--out", arguments.out, "a folder")
-    items = list(_expand(arguments.inputs, out))
-    batch = Batch(model, items, out, arguments.seed, arguments.temperature, settings, arguments.overwrite, contours)
+    items = list(expand(arguments.inputs, out))
+    batch = Batch(
+        model, items, out, arguments.seed, arguments.temperature, settings, arguments.overwrite, contours, steps
+    )
     failed = 0
     with tqdm(items, unit="file", disable=None if len(items) > 1 else True) as progress:
         for item in progress:
@@ -94,11 +93,13 @@ class Batch:
         settings: dict[str, Any] | None = None,
         overwrite: bool = False,
         contours: Contours | None = None,
+        projection: int | None = None,
     ) -> None:
         self.model, self.out, self.overwrite, self.contours = model, out, overwrite, contours
+        self.projection = projection
         self.seed, self.temperature, self.settings = seed, temperature, settings or {}
         self._inputs = {item.resolve() for item in items}
-        self._names = _names(items)
+        self._names = output_names(items)
         self._taken: dict[Path, Path] = {}
 
     def synthesize(self, item: Path) -> str:
@@ -118,7 +119,8 @@ class Batch:
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {item.stem}".encode()))
         start = time.perf_counter()
         try:
-            wav = self.model.sample(mel, temperature=self.temperature, generator=generator, **settings)[0].cpu()
+            wav = self.model.sample(mel, temperature=self.temperature, generator=generator, **settings)
+            wav = project(wav, mel, self.model.config.audio, self._steps(item))[0].cpu()
         except (MemoryError, RuntimeError) as error:  # torch has no class of its own for a CPU
             if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise
@@ -145,6 +147,12 @@ class Batch:
             raise UserError(f"{item}: found an existing {target}, expected none (--overwrite replaces it)")
         return target
 
+    def _steps(self, item: Path) -> int:
+        """Of the projection, unless told: those of a mel that one signal has, and none for one that may be a mean."""
+        if self.projection is not None:
+            return self.projection
+        return 0 if self.contours is not None or item.suffix.lower() == MEL_SUFFIX else STEPS
+
     def _make_place(self, item: Path, target: Path) -> None:
         """Not before an input was read, so that a batch of bad ones leaves nothing; before the wait for the samples."""
         try:
@@ -153,102 +161,6 @@ class Batch:
             raise UserError(f"{item}: found a file in the way of {target.parent}, expected a folder") from None
         if target.parent != self.out:
             _complain(f"{item}: goes to {target}, another input has its stem")
-
-
-def read_mel(path: Path, model: Any) -> tuple[Tensor, list[str]]:
-    """The mel (1, M, F) of a recording or a .npy file, in the model's precision and place, and notes to print.
-
-    A recording is mixed down, resampled and cut to whole frames. Raises UserError naming the file.
-    """
-    audio, weights = model.config.audio, next(model.parameters())
-    try:
-        if path.suffix.lower() == MEL_SUFFIX:
-            mel, notes = load_mel(path, audio.n_mels)
-        elif path.suffix.lower() in AUDIO_SUFFIXES:
-            wav, notes = _whole_frames(path, audio)
-            mel = model.log_mel(wav[None].to(weights))[0]
-        else:
-            raise UserError(f"{path}: found {_kind(path)}, expected one of {', '.join(_SUFFIXES)}, or a folder of them")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    if float(mel.max()) <= math.log(audio.log_clamp) + _SILENT_NATS:
-        notes = [*notes, "silent from end to end"]
-    return mel[None].to(weights), notes
-
-
-def load_mel(path: Path, n_mels: int) -> tuple[Tensor, list[str]]:
-    """A .npy file of (M, F), or (F, M), natural log -> mel (M, F) float32, notes. Square means (M, F).
-
-    Nothing in the file is executed (no pickle). Raises UserError for all but a finite float matrix of n_mels bands.
-    """
-    expected = f"expected a float array of shape ({n_mels}, F) or (F, {n_mels})"
-    if not path.is_file() or path.stat().st_size == 0:
-        raise UserError(f"{path}: found {'an empty file' if path.is_file() else _kind(path)}, {expected}")
-    try:
-        # Mapped, so that a header that lies about its size is an error and not an allocation.
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, SyntaxError, TypeError, TokenError):
-        raise UserError(f"{path}: found a truncated or foreign file, {expected}") from None
-    if not isinstance(stored, np.ndarray):
-        raise UserError(f"{path}: found an archive of arrays, {expected}")
-    if not np.issubdtype(stored.dtype, np.floating):
-        raise UserError(f"{path}: found dtype {stored.dtype}, {expected}")
-    if stored.ndim == 3 and stored.shape[0] == 1:  # acoustic models save their batch axis
-        stored = stored[0]
-    if stored.ndim != 2 or n_mels not in stored.shape or stored.size == 0:
-        raise UserError(f"{path}: found shape {stored.shape}, {expected} with F > 0")
-    values = np.asarray(stored if stored.shape[0] == n_mels else stored.T, dtype=np.float32)
-    if not np.isfinite(values).all():
-        raise UserError(f"{path}: found NaN or infinite values, expected finite natural logarithms")
-    low, high = float(values.min()), float(values.max())
-    notes = []
-    if low < _USUAL_NATS[0] or high > _USUAL_NATS[1]:
-        notes.append(
-            f"values from {low:.1f} to {high:.1f} where natural logarithms of magnitudes lie between "
-            f"{_USUAL_NATS[0]:.0f} and {_USUAL_NATS[1]:.0f} (are these decibels?)"
-        )
-    return torch.from_numpy(values.copy()), notes
-
-
-def _whole_frames(path: Path, audio: AudioConfig) -> tuple[Tensor, list[str]]:
-    wav, info = read_audio(path, audio.sample_rate)
-    shortest = LogMel.shortest(audio)
-    if len(wav) < shortest:
-        raise UserError(f"{path}: found {len(wav)} samples at {audio.sample_rate} Hz, expected at least {shortest}")
-    return wav[: len(wav) - len(wav) % audio.hop_length], list(info.notes)
-
-
-def _expand(inputs: Sequence[str], out: Path) -> Iterator[Path]:
-    """Folders become the files below them that can be read, sorted; an empty one stays, to fail under its own name."""
-    for name in inputs:
-        path = Path(name)
-        yield from (_inside(path, out) if path.is_dir() else []) or [path]
-
-
-def _inside(folder: Path, out: Path) -> list[Path]:
-    """Hidden files are no inputs; nor is what lies in `out` below the folder: an earlier run made it."""
-    made = out.resolve()
-    below = folder.resolve() in made.parents
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in _SUFFIXES
-        and not path.is_dir()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and not (below and made in path.resolve().parents)
-    ]
-
-
-def _names(items: Sequence[Path]) -> dict[Path, Path]:
-    """Where each input goes in --out: <stem>.wav, in the folders below the one that all inputs of its stem share."""
-    folders = {item: os.path.dirname(os.path.abspath(item)) for item in items}
-    namesakes: dict[str, list[str]] = defaultdict(list)
-    for item, folder in folders.items():
-        namesakes[item.stem].append(folder)
-    return {
-        item: Path(folder).relative_to(os.path.commonpath(namesakes[item.stem])) / f"{item.stem}.wav"
-        for item, folder in folders.items()
-    }
 
 
 def _settings(model: Any, method: str | None, speaker: str | None) -> dict[str, Any]:
@@ -271,12 +183,6 @@ def _settings(model: Any, method: str | None, speaker: str | None) -> dict[str, 
     return settings
 
 
-def _kind(path: Path) -> str:
-    if path.is_dir():
-        return "a folder without such files"
-    return f"suffix {path.suffix!r}" if path.exists() else "no such file"
-
-
 def _complain(line: str) -> None:
     tqdm.write(f"distill-synthesize: {' '.join(line.split())}", file=sys.stderr)
 
@@ -297,5 +203,6 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--speaker", type=str, help="name or index of the voice, for a model with several")
     parser.add_argument("--f0", type=str, help="F0 and voicing: Hz a frame, 0 unvoiced, or time and Hz; file or folder")
     parser.add_argument("--transpose", type=float, default=0.0, help="move F0 by so many semitones")
+    parser.add_argument("--projection", type=int, help=_PROJECTION)
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     return parser

@@ -13,6 +13,7 @@ from distill.evaluate import evaluate, main
 from distill.intelligibility import Heard
 from distill.metrics import METRICS, measure
 from distill.report import RECORDING, training_curves
+from distill.results import evaluation
 from distill.systems import GRIFFIN_LIM, NOISE, as_system, from_recording, load_systems, parts
 from tests.conftest import AUDIO as SMALL
 from tests.conftest import random_mel, small_student, small_teacher
@@ -286,6 +287,21 @@ def test_checkpoints_from_disk(tmp_path):
     assert systems["teacher"]["likelihood"]["bits"] == pytest.approx(wanted.nll / math.log(2), rel=1e-5)
     assert "likelihood" not in systems["student"]
     assert "Three." in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_every_system_but_the_recording_is_projected(tmp_path):
+    told = {"told": lambda wav, mel, generator: 0.3 * wav}
+    plain, projected = (
+        evaluate(CLIPS[:1], {"hiss": hiss}, AUDIO, tmp_path / str(steps), informed=told, projection=steps)
+        for steps in (0, 8)
+    )
+    assert (plain["projection"], projected["projection"]) == (0, 8)
+    assert projected["systems"][RECORDING] == plain["systems"][RECORDING]
+    for name in ("hiss", "told", GRIFFIN_LIM, NOISE):
+        before, after = (found["systems"][name]["mean"]["mel_distance"] for found in (plain, projected))
+        assert after < 0.8 * before
+    assert "brought to its mel in 8 steps" in evaluation(projected)
+    assert "brought" not in evaluation(plain)
 
 
 def test_bad_recordings_are_named_and_the_rest_is_evaluated(shelf, tmp_path, capsys):

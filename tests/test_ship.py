@@ -29,6 +29,7 @@ def made(place):  # noqa: F811
     clips = {"one": {"pesq": 2.0}}
     systems = {"student": {"clips": clips, "mean": {"pesq": 2.0, "stoi": None, "mel_distance": 0.25}}}
     (place / "metrics.json").write_text(json.dumps({"clips": ["one"], "systems": systems}))
+    (place / "projected.json").write_text(json.dumps({"clips": ["one"], "projection": 16, "systems": systems}))
     return place
 
 
@@ -128,6 +129,11 @@ def test_the_log_and_steps_of_what_a_run_began_with_come_first(made, work, capsy
         ("student", ["--teacher", "sourced"], "that of"),
         ("student", ["--teacher", "teacher", "--metrics", "absent.json"], "absent.json: found no such file"),
         ("student", ["--teacher", "teacher", "--metrics", "corpus/train.txt"], "expected metrics.json"),
+        (
+            "student",
+            ["--teacher", "teacher", "--metrics", "projected.json"],
+            "expected an evaluation of the models",
+        ),
         ("teacher", ["--metrics", "metrics.json"], "--system: found no 'teacher' in"),
         ("teacher", ["--teacher", "teacher"], "expected none for a teacher"),
         ("teacher", ["--pitch", "pitch"], "has no pitch network to replace"),

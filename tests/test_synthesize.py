@@ -8,7 +8,9 @@ import soundfile
 import torch
 
 from distill import models, synthesize
-from distill.synthesize import load_mel, main
+from distill.inputs import load_mel
+from distill.projection import STEPS, project
+from distill.synthesize import main
 from tests.conftest import AUDIO, random_mel, random_wav, small_student, small_teacher
 from wavenet import checkpoint
 from wavenet.arguments import to_dict
@@ -62,12 +64,34 @@ def test_recordings_and_mels_become_16_bit_wav_of_whole_frames(runs, work, capsy
 
 
 def test_the_file_holds_what_the_model_says(runs, work):
-    assert run(runs, "speech.wav", "--seed", "4", "--temperature", "0.5") == 0
+    assert run(runs, "speech.wav", "--seed", "4", "--temperature", "0.5", "--projection", "0") == 0
     model = models.load(runs / "student")
     wav = torch.from_numpy(soundfile.read("speech.wav", dtype="float32")[0])[None, :64]
     generator = torch.Generator().manual_seed(zlib.crc32(b"4 speech"))
     expected = model.sample(model.log_mel(wav), temperature=0.5, generator=generator)[0]
     assert np.abs(read("out/speech.wav") - expected.numpy() * 32768).max() <= 0.51
+
+
+def test_a_recording_is_projected_and_a_mel_is_not_unless_told(runs, work):
+    model = models.load(runs / "student")
+    wav = torch.from_numpy(soundfile.read("speech.wav", dtype="float32")[0])[None, :64]
+    mel = model.log_mel(wav)
+    np.save("mel.npy", mel[0].numpy())
+
+    def expected(stem, steps):
+        generator = torch.Generator().manual_seed(zlib.crc32(f"0 {stem}".encode()))
+        made = project(model.sample(mel, generator=generator), mel, AUDIO, steps)[0]
+        return (made.numpy() * 32768).clip(-32768, 32767)
+
+    for item, steps, extra in (
+        ("speech.wav", STEPS, ()),
+        ("mel.npy", 0, ()),
+        ("speech.wav", 0, ("--projection", "0")),
+        ("mel.npy", 3, ("--projection", "3")),
+    ):
+        assert run(runs, item, *extra, "--overwrite") == 0
+        stem = item.split(".")[0]
+        assert np.abs(read(f"out/{stem}.wav") - expected(stem, steps)).max() <= 0.51
 
 
 def test_methods_of_a_teacher_agree(runs, work):
@@ -339,6 +363,18 @@ def test_f0_can_be_given_and_moved(sourced, work):
     moved = make("d", "--f0", "one.txt", "--transpose", "2")
     assert np.abs(moved.astype(int) - make("e", "--f0", "up.txt")).max() <= 1  # the file's digits
     assert (moved != given).any()
+
+
+def test_a_changed_f0_is_not_projected_back(sourced, work, capsys):
+    soundfile.write("voice.wav", 1e-3 * random_wav(1, 5)[0, :70].numpy(), RATE, subtype="PCM_16")
+    for steps, out in ((), "a"), (("--projection", "0"), "b"):
+        assert main([str(sourced), "voice.wav", "--out", out, "--transpose", "1", *steps]) == 0
+    assert (read("a/voice.wav") == read("b/voice.wav")).all()
+    assert main([str(sourced), "voice.wav", "--out", "c", "--transpose", "1", "--projection", "2"]) == 2
+    expected = "--projection: found 2, expected 0 beside --f0 and --transpose: the mel has its own F0"
+    assert expected in capsys.readouterr().err
+    assert main([str(sourced), "voice.wav", "--out", "c", "--projection", "-1"]) == 2
+    assert "--projection: found -1, expected 0 or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

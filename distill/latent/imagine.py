@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from distill import models
+from distill.inputs import read_mel
 from distill.latent.patches import cut, overlap_add
 from distill.latent.segmentvae import SegmentVAE
 from distill.student import Student
-from distill.synthesize import read_mel
 from wavenet.arguments import parse_arguments
 from wavenet.audio import write_audio
 from wavenet.config import require

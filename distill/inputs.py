@@ -1,0 +1,127 @@
+"""What commands make audio from: recordings, mels in .npy files, and folders of them."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wavenet.audio import AUDIO_SUFFIXES, read_audio
+from wavenet.config import AudioConfig
+from wavenet.errors import UserError
+from wavenet.features import LogMel
+
+MEL_SUFFIX = ".npy"
+_SUFFIXES = (*AUDIO_SUFFIXES, MEL_SUFFIX)
+_USUAL_NATS = (-30.0, 12.0)  # beyond what a 16-bit recording gives at any clamp and window
+_SILENT_NATS = 1e-3  # above the clamp
+
+
+def read_mel(path: Path, model: Any) -> tuple[Tensor, list[str]]:
+    """The mel (1, M, F) of a recording or a .npy file, in the model's precision and place, and notes to print.
+
+    A recording is mixed down, resampled and cut to whole frames. Raises UserError naming the file.
+    """
+    audio, weights = model.config.audio, next(model.parameters())
+    try:
+        if path.suffix.lower() == MEL_SUFFIX:
+            mel, notes = load_mel(path, audio.n_mels)
+        elif path.suffix.lower() in AUDIO_SUFFIXES:
+            wav, notes = _whole_frames(path, audio)
+            mel = model.log_mel(wav[None].to(weights))[0]
+        else:
+            raise UserError(f"{path}: found {_kind(path)}, expected one of {', '.join(_SUFFIXES)}, or a folder of them")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if float(mel.max()) <= math.log(audio.log_clamp) + _SILENT_NATS:
+        notes = [*notes, "silent from end to end"]
+    return mel[None].to(weights), notes
+
+
+def load_mel(path: Path, n_mels: int) -> tuple[Tensor, list[str]]:
+    """A .npy file of (M, F), or (F, M), natural log -> mel (M, F) float32, notes. Square means (M, F).
+
+    Nothing in the file is executed (no pickle). Raises UserError for all but a finite float matrix of n_mels bands.
+    """
+    expected = f"expected a float array of shape ({n_mels}, F) or (F, {n_mels})"
+    if not path.is_file() or path.stat().st_size == 0:
+        raise UserError(f"{path}: found {'an empty file' if path.is_file() else _kind(path)}, {expected}")
+    try:
+        # Mapped, so that a header that lies about its size is an error and not an allocation.
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, SyntaxError, TypeError, TokenError):
+        raise UserError(f"{path}: found a truncated or foreign file, {expected}") from None
+    if not isinstance(stored, np.ndarray):
+        raise UserError(f"{path}: found an archive of arrays, {expected}")
+    if not np.issubdtype(stored.dtype, np.floating):
+        raise UserError(f"{path}: found dtype {stored.dtype}, {expected}")
+    if stored.ndim == 3 and stored.shape[0] == 1:  # acoustic models save their batch axis
+        stored = stored[0]
+    if stored.ndim != 2 or n_mels not in stored.shape or stored.size == 0:
+        raise UserError(f"{path}: found shape {stored.shape}, {expected} with F > 0")
+    values = np.asarray(stored if stored.shape[0] == n_mels else stored.T, dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise UserError(f"{path}: found NaN or infinite values, expected finite natural logarithms")
+    low, high = float(values.min()), float(values.max())
+    notes = []
+    if low < _USUAL_NATS[0] or high > _USUAL_NATS[1]:
+        notes.append(
+            f"values from {low:.1f} to {high:.1f} where natural logarithms of magnitudes lie between "
+            f"{_USUAL_NATS[0]:.0f} and {_USUAL_NATS[1]:.0f} (are these decibels?)"
+        )
+    return torch.from_numpy(values.copy()), notes
+
+
+def _whole_frames(path: Path, audio: AudioConfig) -> tuple[Tensor, list[str]]:
+    wav, info = read_audio(path, audio.sample_rate)
+    shortest = LogMel.shortest(audio)
+    if len(wav) < shortest:
+        raise UserError(f"{path}: found {len(wav)} samples at {audio.sample_rate} Hz, expected at least {shortest}")
+    return wav[: len(wav) - len(wav) % audio.hop_length], list(info.notes)
+
+
+def expand(inputs: Sequence[str], out: Path) -> Iterator[Path]:
+    """Folders become the files below them that can be read, sorted; an empty one stays, to fail under its own name."""
+    for name in inputs:
+        path = Path(name)
+        yield from (_inside(path, out) if path.is_dir() else []) or [path]
+
+
+def _inside(folder: Path, out: Path) -> list[Path]:
+    """Hidden files are no inputs; nor is what lies in `out` below the folder: an earlier run made it."""
+    made = out.resolve()
+    below = folder.resolve() in made.parents
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in _SUFFIXES
+        and not path.is_dir()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not (below and made in path.resolve().parents)
+    ]
+
+
+def output_names(items: Sequence[Path]) -> dict[Path, Path]:
+    """Where each input goes in --out: <stem>.wav, in the folders below the one that all inputs of its stem share."""
+    folders = {item: os.path.dirname(os.path.abspath(item)) for item in items}
+    namesakes: dict[str, list[str]] = defaultdict(list)
+    for item, folder in folders.items():
+        namesakes[item.stem].append(folder)
+    return {
+        item: Path(folder).relative_to(os.path.commonpath(namesakes[item.stem])) / f"{item.stem}.wav"
+        for item, folder in folders.items()
+    }
+
+
+def _kind(path: Path) -> str:
+    if path.is_dir():
+        return "a folder without such files"
+    return f"suffix {path.suffix!r}" if path.exists() else "no such file"

@@ -1,0 +1,65 @@
+r"""A signal brought to the mel that it was made from: gains on its short-time spectrum, in a few steps.
+
+A model's sample has the mel only nearly: its noise falls as it falls, its levels are learned. With B the mel basis and
+m the given mel, X the spectrum of x in frames, each step is
+
+    x <- nearest signal to X_k exp( sum_b B_bk (m_b - mel_b(x)) / sum_b B_bk )
+
+phases and the fine structure inside a band stay the model's. As in the iteration of Griffin and Lim 1984 a condition
+and the signals that frames can have take turns, but the condition is on the bands alone, and the start is speech.
+
+The result is a function of a sample and no sample: the densities that models state are those of samples.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from distill.framing import Framing
+from wavenet.config import AudioConfig, require
+from wavenet.errors import UserError
+from wavenet.features import mel_basis
+
+STEPS = 16  # what commands take, unless told
+_MOST = 2.0  # nats that one step may change a bin by
+_CHUNK = 8192  # frames at once
+_TINY = 1e-12
+
+
+@torch.no_grad()
+def project(wav: Tensor, mel: Tensor, audio: AudioConfig, steps: int = STEPS) -> Tensor:
+    """wav (B, T) -> (B, T) float32 whose mel is nearer to mel (B, M, F), T = F hop; 0 steps: wav as it is.
+
+    Long signals are done in chunks that overlap by all that decides a sample, so that the memory is bounded and the
+    result the same. What is shorter than the mel's margin has no mel, and stays. Raises UserError for steps below 0
+    and for lengths that disagree.
+    """
+    require(steps >= 0, "steps", steps, "0 or more")
+    frames, hop = mel.shape[2], audio.hop_length
+    if wav.shape != (len(mel), frames * hop):
+        raise UserError(f"wav: found shape {tuple(wav.shape)}, expected ({len(mel)}, {frames * hop}), as the mel says")
+    if steps == 0 or frames * hop <= (audio.n_fft - hop) // 2:
+        return wav
+    # A sample hears of those that share a frame with it in a step, and a chunk's ends are wrong by one step more.
+    overlap = (steps + 1) * math.ceil(audio.n_fft / hop)
+    parts = []
+    for first in range(0, frames, _CHUNK):
+        begin, end = max(0, first - overlap), min(frames, first + _CHUNK + overlap)
+        part = _steps(wav[:, begin * hop : end * hop].float(), mel[:, :, begin:end].float(), audio, steps)
+        parts.append(part[:, (first - begin) * hop :][:, : _CHUNK * hop])
+    return torch.cat(parts, 1)
+
+
+def _steps(wav: Tensor, mel: Tensor, audio: AudioConfig, steps: int) -> Tensor:
+    framing = Framing(audio, mel.shape[2], wav.device)
+    basis = mel_basis(audio).to(wav.device)
+    share = basis.T / basis.sum(0).clamp(min=_TINY)[:, None]  # (bins, M); bins in no band keep their level
+    for _ in range(steps):
+        spectrum = framing.analyse(framing.pad(wav))
+        found = (basis @ spectrum.abs()).clamp(min=audio.log_clamp).log()
+        gain = share @ (mel - found).clamp(-_MOST, _MOST)
+        wav = framing.cut(framing.synthesise(spectrum * gain.exp()))
+    return wav
