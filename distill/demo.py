@@ -24,6 +24,7 @@ from distill.clips import NamedClip
 from distill.evaluate import evaluate
 from distill.gates import FLOW_0, KL_ONLY, SOURCE_FILTER, TEXTBOOK, check_gates
 from distill.jobs import Job, exit_status, run_jobs
+from distill.projection import project
 from distill.report import write_report
 from distill.speed.measurement import benchmark
 from distill.speed.tables import markdown_table
@@ -112,7 +113,7 @@ class Demo:
         audio = model.config.audio
         clip = open_corpus("bundled", audio).test[0]
         mel = model.log_mel(load_clip(clip, audio)[None])
-        wav = model.sample(mel, generator=torch.Generator().manual_seed(0))[0]
+        wav = project(model.sample(mel, generator=torch.Generator().manual_seed(0)), mel, audio)[0]
         target = self.out / "shipped" / f"{clip.path.stem}.wav"
         target.parent.mkdir(parents=True, exist_ok=True)
         write_audio(target, wav, audio.sample_rate)

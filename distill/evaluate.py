@@ -64,13 +64,14 @@ def evaluate(
 
     Returns, as in the file, {"sample_rate", "clips": [name], "metrics": [those measured], "notes": [why others were
     not], "projection", "systems": {name: {"clips": {clip: {metric: value}}, "mean", "ci95"}}}, with "heard": {clip:
-    {"text", "errors", "words"}} beside a system's clips where words were recognised; ci95 is half the width of the 95% interval
-    of the mean over clips (distill.intervals). "mean" and "ci95" hold every metric of METRICS, None where it was not
+    {"text", "errors", "words"}} beside a system's clips where words were recognised; ci95 is half the width of the 95%
+    interval of the mean over clips (distill.intervals). "mean" and "ci95" hold every metric of METRICS, None where it was not
     measured or is not defined. Raises UserError for no clips, doubled names, and audio that is not finite or of
     another length.
     """
     if not clips:
         raise UserError("clips: found none, expected at least one")
+    require(projection >= 0, "projection", projection, "0 or more")
     informed = informed or {}
     baselines = untrained(audio) if baselines is None else baselines
     _require_distinct("clip", [clip.name for clip in clips])
@@ -97,10 +98,9 @@ def evaluate(
             def tell(what: str, name: str = name) -> None:
                 progress.set_postfix_str(f"{name}, {what}")
 
-            found = system(mel, _generator(seed, clip.name), *arguments).detach().cpu().float()
-            if projection and name != RECORDING:
-                found = project(found, mel, audio, projection)
-            found = found[0]
+            found = system(mel, _generator(seed, clip.name), *arguments)[0].detach().cpu().float()
+            if name != RECORDING and found.shape == wav.shape:  # else `measure` says what is wrong
+                found = project(found[None], mel, audio, projection)[0]
             _write(out / sound_path(name, clip.name), found, audio.sample_rate)
             measured = measure(found, wav, audio, names, tell)
             rows[name][clip.name] = {key: _finite(value) for key, value in measured.items()}

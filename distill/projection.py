@@ -20,6 +20,7 @@ from torch import Tensor
 
 from distill.framing import Framing
 from wavenet.config import AudioConfig, require
+from wavenet.device import full_precision
 from wavenet.errors import UserError
 from wavenet.features import mel_basis
 
@@ -30,19 +31,23 @@ _TINY = 1e-12
 
 
 @torch.no_grad()
+@full_precision()
 def project(wav: Tensor, mel: Tensor, audio: AudioConfig, steps: int = STEPS) -> Tensor:
     """wav (B, T) -> (B, T) float32 whose mel is nearer to mel (B, M, F), T = F hop; 0 steps: wav as it is.
 
     Long signals are done in chunks that overlap by all that decides a sample, so that the memory is bounded and the
-    result the same. What is shorter than the mel's margin has no mel, and stays. Raises UserError for steps below 0
-    and for lengths that disagree.
+    result the same. What is shorter than the mel's margin has no mel, and stays. Raises UserError for steps below 0,
+    for shapes that disagree, and for an analysis whose frames do not overlap (`possible`).
     """
     require(steps >= 0, "steps", steps, "0 or more")
+    if mel.dim() != 3 or mel.shape[1] != audio.n_mels:
+        raise UserError(f"mel: found shape {tuple(mel.shape)}, expected (B, {audio.n_mels}, F)")
     frames, hop = mel.shape[2], audio.hop_length
     if wav.shape != (len(mel), frames * hop):
         raise UserError(f"wav: found shape {tuple(wav.shape)}, expected ({len(mel)}, {frames * hop}), as the mel says")
     if steps == 0 or frames * hop <= (audio.n_fft - hop) // 2:
-        return wav
+        return wav.float()
+    require(possible(audio), "audio.win_length", audio.win_length, f"more than hop_length = {hop} for a projection")
     # A sample hears of those that share a frame with it in a step, and a chunk's ends are wrong by one step more.
     overlap = (steps + 1) * math.ceil(audio.n_fft / hop)
     parts = []
@@ -53,10 +58,16 @@ def project(wav: Tensor, mel: Tensor, audio: AudioConfig, steps: int = STEPS) ->
     return torch.cat(parts, 1)
 
 
+def possible(audio: AudioConfig) -> bool:
+    """Whether frames overlap: between frames that only touch, under a window that ends in 0, nothing is known."""
+    return audio.win_length > audio.hop_length
+
+
 def _steps(wav: Tensor, mel: Tensor, audio: AudioConfig, steps: int) -> Tensor:
     framing = Framing(audio, mel.shape[2], wav.device)
     basis = mel_basis(audio).to(wav.device)
     share = basis.T / basis.sum(0).clamp(min=_TINY)[:, None]  # (bins, M); bins in no band keep their level
+    mel = mel.clamp(min=math.log(audio.log_clamp))  # below it no signal is told from another
     for _ in range(steps):
         spectrum = framing.analyse(framing.pad(wav))
         found = (basis @ spectrum.abs()).clamp(min=audio.log_clamp).log()

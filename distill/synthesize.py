@@ -19,7 +19,7 @@ from distill.cards import listing
 from distill.contours import Contours, contours_of
 from distill.engines.table import ENGINES, build
 from distill.inputs import MEL_SUFFIX, expand, output_names, read_mel
-from distill.projection import STEPS, project
+from distill.projection import STEPS, possible, project
 from distill.student import Student
 from wavenet.arguments import parse_arguments
 from wavenet.audio import write_audio
@@ -29,7 +29,10 @@ from wavenet.errors import DONE, SOME_FAILED, USER_MISTAKE, UserError, command
 from wavenet.teacher import AUTO, SAMPLERS, Teacher
 from wavenet.weights import shipped
 
-_PROJECTION = f"steps that bring the sample to its mel (default: {STEPS} for recordings, 0 for mels and a changed F0)"
+_PROJECTION = (
+    f"steps that bring a sample to its mel (default: {STEPS} for recordings, "
+    "0 for mels, a changed F0 and a chosen speaker)"
+)
 
 
 @command("distill-synthesize")
@@ -148,10 +151,11 @@ class Batch:
         return target
 
     def _steps(self, item: Path) -> int:
-        """Of the projection, unless told: those of a mel that one signal has, and none for one that may be a mean."""
+        """Of the projection, unless told: none where the mel may be a mean, of another F0, or of another voice."""
         if self.projection is not None:
             return self.projection
-        return 0 if self.contours is not None or item.suffix.lower() == MEL_SUFFIX else STEPS
+        other = self.contours is not None or "speaker" in self.settings or item.suffix.lower() == MEL_SUFFIX
+        return 0 if other or not possible(self.model.config.audio) else STEPS
 
     def _make_place(self, item: Path, target: Path) -> None:
         """Not before an input was read, so that a batch of bad ones leaves nothing; before the wait for the samples."""

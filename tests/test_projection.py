@@ -1,5 +1,7 @@
 """Projection: a signal's mel comes near the given one, by the steps that are stated; what has the mel stays."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from distill import projection
 from distill.baselines import mel_shaped_noise
 from distill.metrics import stft_distance
-from distill.projection import project
+from distill.projection import possible, project
 from tests.conftest import AUDIO, random_wav
 from wavenet.config import AudioConfig
 from wavenet.data import load_clip, open_corpus
@@ -16,7 +18,8 @@ from wavenet.features import LogMel, mel_basis
 
 HIFI = AudioConfig()
 NARROW = AudioConfig(sample_rate=8000, n_fft=256, win_length=200, hop_length=64, n_mels=40, f_max=4000.0)
-LAYOUTS = pytest.mark.parametrize("audio", [HIFI, NARROW], ids=["22.05 kHz", "window below n_fft"])
+SHORT = AudioConfig(sample_rate=8000, n_fft=256, win_length=96, hop_length=64, n_mels=40, f_max=4000.0)
+LAYOUTS = pytest.mark.parametrize("audio", [HIFI, NARROW, SHORT], ids=["22.05 kHz", "window below n_fft", "short"])
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +113,10 @@ def test_chunks_and_batches_change_nothing(speech, monkeypatch):
 def test_no_steps_and_no_mel_leave_it_as_it_is():
     wav = random_wav(1, 4).float()
     mel = torch.zeros(1, AUDIO.n_mels, 4)
-    assert project(wav, mel, AUDIO, 0) is wav
+    assert torch.equal(project(wav, mel, AUDIO, 0), wav)
+    assert (
+        project(wav.double(), mel.double(), AUDIO, 0).dtype == project(wav.double(), mel, AUDIO, 1).dtype == wav.dtype
+    )
     assert torch.equal(project(wav[:, :16], mel[:, :, :1], AUDIO, 16), wav[:, :16])  # shorter than the margin
 
 
@@ -118,5 +124,31 @@ def test_mistakes_are_named():
     wav, mel = random_wav(1, 4).float(), torch.zeros(1, AUDIO.n_mels, 5)
     with pytest.raises(UserError, match=r"wav: found shape \(1, 64\), expected \(1, 80\), as the mel says"):
         project(wav, mel, AUDIO)
-    with pytest.raises(UserError, match="steps: found -1, expected 0 or more"):
+    with pytest.raises(UserError, match=r"steps: found -1, expected 0 or more"):
         project(wav, mel, AUDIO, -1)
+    with pytest.raises(UserError, match=r"mel: found shape \(6, 5\), expected \(B, 6, F\)"):
+        project(wav, mel[0], AUDIO)
+    with pytest.raises(UserError, match=r"mel: found shape \(1, 5, 4\), expected \(B, 6, F\)"):
+        project(wav, torch.zeros(1, 5, 4), AUDIO)
+    apart = dataclasses.replace(AUDIO, win_length=AUDIO.hop_length)
+    with pytest.raises(UserError, match=r"audio\.win_length: found 16, expected more than hop_length = 16"):
+        project(wav, mel[:, :, :4], apart)
+    assert possible(AUDIO)
+    assert not possible(apart)
+
+
+def test_a_target_below_the_clamp_asks_for_no_more_than_the_clamp():
+    """A mel of another extractor, whose clamp is lower: what is under ours is as silent as ours can say."""
+    wav = 1e-3 * random_wav(1, 30).float()
+    low, clamped = (torch.full((1, AUDIO.n_mels, 30), value) for value in (-25.0, float(np.log(AUDIO.log_clamp))))
+    assert torch.equal(project(wav, low, AUDIO, 16), project(wav, clamped, AUDIO, 16))
+    assert float(project(wav, low, AUDIO, 16).abs().max()) > 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same(speech):
+    wav, mel = speech(NARROW)
+    noise = 0.05 * torch.randn(wav.shape, generator=torch.Generator().manual_seed(0))
+    there = project(noise.cuda(), mel.cuda(), NARROW, 4)
+    assert there.is_cuda
+    torch.testing.assert_close(there.cpu(), project(noise, mel, NARROW, 4), rtol=0, atol=1e-4)

@@ -314,7 +314,7 @@ def test_sharpening_finds_the_lines_own_amplitudes(audio):
 
 
 def test_an_update_is_that_of_richardson_and_lucy():
-    """a H^T (p / H a) with H the matrix of the blur, which away from the ends keeps every band's sum."""
+    """a H (p / H a) with H the matrix of the blur, its own transpose but for the ends: every band's sum is kept."""
     envelope = MelEnvelope(EIGHT).double()
     mel = torch.randn(2, EIGHT.n_mels, 30, generator=torch.Generator().manual_seed(0)).double()
     mel[..., :12] = mel[..., -12:] = -11.5  # silence around

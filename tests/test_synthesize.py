@@ -94,6 +94,14 @@ def test_a_recording_is_projected_and_a_mel_is_not_unless_told(runs, work):
         assert np.abs(read(f"out/{stem}.wav") - expected(stem, steps)).max() <= 0.51
 
 
+def test_a_chosen_voice_is_not_projected_unless_told(runs, work):
+    """The recording may be another's: its mel is what the student is to speak, and not how."""
+    for out, extra in (("a", ()), ("b", ("--projection", "0")), ("c", ("--projection", "4"))):
+        assert run(runs, "speech.wav", "--speaker", "1", *extra, net="voices", out=out) == 0
+    assert (read("a/speech.wav") == read("b/speech.wav")).all()
+    assert (read("a/speech.wav") != read("c/speech.wav")).any()
+
+
 def test_methods_of_a_teacher_agree(runs, work):
     assert run(runs, "one.npy", net="teacher", out="cached") == 0
     assert run(runs, "one.npy", "--method", "naive", net="teacher", out="naive") == 0

@@ -75,9 +75,9 @@ class MelEnvelope(nn.Module):
     def sharpened(self, mel: Tensor, voiced: Tensor, updates: int) -> Tensor:
         r"""The mel whose mean over the window is nearer to the given one, in voiced frames: mel, voiced (B, F) -> mel.
 
-        Updates of Richardson 1972 and Lucy 1974 on the powers p = e^(2 mel): a <- a * blur(p / blur(a)), from a = p.
-        They keep a positive and a band's sum over the frames. Noise is left as it is: its magnitude in a frame is one
-        draw, and what differs from frame to frame is chance, which would grow.
+        Updates of Richardson 1972 and Lucy 1974 on the powers p = e^(2 mel): a <- a * blur(p / blur(a)), from a = p
+        (the blur is its own transpose but for the ends). They keep a positive. Unvoiced frames are left as they are:
+        noise in a frame is one draw, and what differs from frame to frame is chance, which would grow.
         """
         sharp = mel
         for _ in range(updates):
