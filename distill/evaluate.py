@@ -65,8 +65,8 @@ def evaluate(
     Returns, as in the file, {"sample_rate", "clips": [name], "metrics": [those measured], "notes": [why others were
     not], "projection", "systems": {name: {"clips": {clip: {metric: value}}, "mean", "ci95"}}}, with "heard": {clip:
     {"text", "errors", "words"}} beside a system's clips where words were recognised; ci95 is half the width of the 95%
-    interval of the mean over clips (distill.intervals). "mean" and "ci95" hold every metric of METRICS, None where it was not
-    measured or is not defined. Raises UserError for no clips, doubled names, and audio that is not finite or of
+    interval of the mean over clips (distill.intervals). "mean" and "ci95" hold every metric of METRICS, None where it
+    was not measured or is not defined. Raises UserError for no clips, doubled names, and audio that is not finite or of
     another length.
     """
     if not clips:
