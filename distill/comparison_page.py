@@ -35,8 +35,10 @@ def table_lines(figures: dict[str, Any]) -> list[str]:
 
 def map_lines(figures: dict[str, Any]) -> list[str]:
     """A row a system: density and samples, in passes of the networks over T samples and in seconds, and its teacher."""
+    several = len(figures["seeds"]) > 1
+    titles = ["system", "learns from", "density", "passes", "s/s", "-log density [nats/sample]"]
     lines = [
-        "| system | learns from | density | passes | s/s | nats/sample | samples: passes | s/s | mel distance [nats] |",
+        "| " + " | ".join([*titles, "samples: passes", "s/s", "mel distance [nats]"]) + " |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in figures["rows"]:
@@ -47,10 +49,10 @@ def map_lines(figures: dict[str, Any]) -> list[str]:
             kind["density"],
             kind["density_passes"],
             f"{row['density_x']:.2g}",
-            _density(row),
+            _density(row, several),
             kind["sampling_passes"],
             f"{row['sampling_x']:.2g}",
-            _cell(row["sound"].get("mel_distance")),
+            *_heard(row, ["mel_distance"], several),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -71,7 +73,7 @@ def _seeds(figures: dict[str, Any]) -> str:
 
 
 def _density(row: dict[str, Any], several: bool = False) -> str:
-    bound = "≤ " if row["kind"]["density"] != "exact" else ""
+    bound = "≤ " if row["kind"]["nats"] == "bound" else ""
     return f"{bound}{row['nats']:.2f}" + (f" ({row['spread']['nats']:.2f})" if several else "")
 
 

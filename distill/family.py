@@ -24,19 +24,20 @@ _SPEED_SECONDS = 2.0
 
 
 class Kind(NamedTuple):
-    """What is true of a kind: how its density is known, in how many passes it and T samples come."""
+    """What is true of a kind: how its density is known, in how many passes it and T samples come, what `nats` is."""
 
     density: str
     density_passes: str
     sampling_passes: str
+    nats: str = "exact"  # or "bound"
 
 
 # The first that a model is an instance of counts.
 KINDS: dict[type, Kind] = {
     Teacher: Kind("exact", "1", "T"),
-    WaveVAE: Kind("lower bound", "1", "1"),
+    WaveVAE: Kind("lower bound", "2", "1", "bound"),  # the encoder, then the decoder
     Student: Kind("exact", "T", "1"),
-    CouplingFlow: Kind("exact", "1", "1"),
+    CouplingFlow: Kind("exact", "1", "1", "bound"),  # exact where it is given: cells are filled with noise
 }
 
 
@@ -49,8 +50,8 @@ def kind_of(model: Any) -> Kind:
 def nats(model: Any, clips: Sequence[Clip]) -> float:
     """Held-out -log density of wav in [-1, 1], or a bound from above on it, means over samples [nats/sample].
 
-    Of a teacher and a coupling flow it is the density over cells of the recordings' levels; of a source-filter student
-    that given the F0 which it predicts.
+    Of a teacher it is the mass of the cells of the recordings' levels over their width, of a coupling flow a bound on
+    that, of a student the density at the levels; of a source-filter student that given the F0 which it predicts.
     """
     if isinstance(model, Teacher):
         return likelihood.held_out(model, clips).nll_density

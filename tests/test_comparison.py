@@ -66,6 +66,8 @@ def test_each_kind_is_told_apart(clips):
         "wavevae": "lower bound",
     }
     assert kinds["student"].density_passes == kinds["teacher"].sampling_passes == "T"
+    bounds = {"teacher": "exact", "student": "exact", "flow": "bound", "wavevae": "bound"}
+    assert {name: kind.nats for name, kind in kinds.items()} == bounds
 
 
 def test_speeds_are_seconds_of_audio_in_a_cpu_second(clips, monkeypatch):
@@ -80,7 +82,7 @@ def test_speeds_are_seconds_of_audio_in_a_cpu_second(clips, monkeypatch):
 
 
 def row(**changes):
-    kind = {"density": "lower bound", "density_passes": "1", "sampling_passes": "1"}
+    kind = {"density": "lower bound", "density_passes": "2", "sampling_passes": "1", "nats": "bound"}
     sound = {"mel_distance": 0.5, "f0_within_3_percent": None, "stoi": None}
     plain = {
         "title": "X",
@@ -106,7 +108,7 @@ def test_pages_mark_bounds_and_leave_out_what_nothing_has():
         "| X | 1,234 | 61 | 98,765 | ≤ -4.57 | 0.500 | 24,000 |",
         "| griffin-lim |  |  |  |  | 0.100 |  |",
     ]
-    assert map_lines(figures)[2] == "| X | bound | lower bound | 1 | 2 | ≤ -4.57 | 1 | 3 | 0.500 |"
+    assert map_lines(figures)[2] == "| X | bound | lower bound | 2 | 2 | ≤ -4.57 | 1 | 3 | 0.500 |"
 
 
 def test_seeds_are_averaged_and_their_spread_is_shown():
@@ -126,6 +128,8 @@ def test_seeds_are_averaged_and_their_spread_is_shown():
     cells = "1,050 | 66 | 98,765 | ≤ -4.28 (0.57) | 0.450 (0.100) | 0.250 (0.000) | 28,000 |"
     assert table[4] == f"| X, stopped by its monitor | {cells}"
     assert table[5] == "| griffin-lim |  |  |  |  | 0.100 (0.000) | - |  |"
+    line = "| X, stopped by its monitor | bound | lower bound | 2 | 2 | ≤ -4.28 (0.57) | 1 | 3.5 | 0.450 (0.100) |"
+    assert map_lines(found | {"seeds": [0, 1]})[2] == line
     alone = over_seeds([figures | {"rows": [first], "others": others}])
     assert table_lines(alone | {"seeds": [3]})[4] == "| X | 1,000 | 61 | 98,765 | ≤ -4.57 | 0.500 | 24,000 |"
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zlib
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ import yaml
 
 import distill.latent.table as table_module
 from distill import models
+from distill.inputs import read_mel
 from distill.latent.imagine import main as imagine
+from distill.latent.patches import cut, overlap_add
 from distill.latent.segmentvae import SegmentVAE
 from distill.latent.table import VARIANTS
 from distill.latent.table import main as table
@@ -121,8 +124,17 @@ def test_between_two_clips_the_ends_are_the_clips_own(place, tmp_path):
     arguments = [str(place / "run"), "--student", str(place / "student"), "--out", str(tmp_path), "--stops", "3"]
     assert imagine([*arguments, "--between", str(clips[0]), str(clips[1])]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"between-{a}.wav" for a in ("0.00", "0.50", "1.00")]
-    lengths = {len(read_audio(path)[0]) for path in tmp_path.iterdir()}
-    assert len(lengths) == 1
+    made = {path.stem: read_audio(path)[0] for path in tmp_path.iterdir()}
+    assert len({len(wav) for wav in made.values()}) == 1
+    vae, student = models.load(place / "run"), models.load(place / "student")
+    mels = [read_mel(clip, vae)[0][0] for clip in clips]
+    length = min(mel.shape[1] for mel in mels)
+    for name, mel in zip(("between-0.00", "between-1.00"), mels, strict=True):
+        own = overlap_add(vae.decode(vae.posterior(cut(mel[:, :length], 20, 10)).centre()), 10)
+        generator = torch.Generator().manual_seed(zlib.crc32(f"0 {name}".encode()))
+        expected = student.sample(own[None], generator=generator)[0].clamp(-1, 1)
+        torch.testing.assert_close(made[name], expected, rtol=0, atol=1 / 32768)
+    assert float((made["between-0.50"] - made["between-0.00"]).abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize(
