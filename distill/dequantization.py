@@ -79,7 +79,7 @@ class VariationalDequantizer(UniformDequantizer):
         noise = torch.logit(open_interval(uniforms))
         cond = conditioning((levels - self.shift) / self.scale, levels.shape[1])
         wide, log_det = self.flow(noise, cond)
-        log_q = _log_slope(noise) - log_det - _log_slope(wide)
+        log_q = log_slope(noise) - log_det - log_slope(wide)
         return self._place(levels, torch.sigmoid(wide)), log_q - levels.shape[1] * math.log(self.step)
 
 
@@ -105,6 +105,6 @@ def bound(
     return torch.logsumexp(stacked, 0) - math.log(draws) if weighted else stacked.mean(0)
 
 
-def _log_slope(logits: Tensor) -> Tensor:
+def log_slope(logits: Tensor) -> Tensor:
     """log d sigma(w) / dw, summed over the vector: also the log density of the standard logistic."""
     return (F.logsigmoid(logits) + F.logsigmoid(-logits)).sum(1)

@@ -14,6 +14,7 @@ from distill.benchmark import main as benchmark
 from distill.coupling.likelihood import held_out
 from distill.coupling.model import CouplingFlow
 from distill.coupling.train import main as train
+from distill.dequantization import UniformDequantizer
 from distill.evaluate import main as evaluate
 from distill.ship import main as ship
 from distill.synthesize import main as synthesize
@@ -94,6 +95,19 @@ def test_training_by_likelihood_resumes_bit_exact(place):
     for steps in (2, 4):
         assert train(arguments(place, "flow", "parts", steps)) == 0
     assert_equal_runs(place / "run", place / "parts")
+
+
+def test_noise_of_the_cells_is_learned_with_the_flow_and_resumes_bit_exact(place):
+    more = ["--model.bits", "6", "--model.dequantization", "variational", "--model.dequantizer.layers", "2"]
+    for run, steps in (("filled", 6), ("filled parts", 3), ("filled parts", 6)):
+        assert train(arguments(place, "flow", run, steps, *more)) == 0
+    assert_equal_runs(place / "filled", place / "filled parts")
+    model = models.load(place / "filled")
+    corpus = open_corpus(str(place / "corpus"), model.config.audio)
+    learned = held_out(model, corpus.dev).nll
+    assert float(model.dequantizer.stack.output.weight.abs().max()) > 0
+    model.dequantizer = UniformDequantizer(model.dequantizer.step)
+    assert held_out(model, corpus.dev).nll != learned
 
 
 @pytest.mark.parametrize("order", [0, 8])

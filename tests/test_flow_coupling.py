@@ -9,10 +9,12 @@ from torch import nn
 
 from distill import kl
 from distill.coupling.config import FlowConfig
+from distill.coupling.dequantizer import SignalDequantizer
 from distill.coupling.likelihood import likelihood_loss, log_mass_bound
 from distill.coupling.model import CouplingFlow
 from distill.coupling.multiscale import MultiScale, squeezed, unsqueezed
 from distill.coupling.steps import AffineCoupling, Invertible1x1
+from distill.dequantization import UniformDequantizer, bound
 from distill.distillation import Distillation
 from distill.flows.base import Chain, log_prob
 from distill.flows.emphasis import DeEmphasis
@@ -21,9 +23,10 @@ from distill.flows.prediction import Synthesis
 from distill.flows.vectors import VectorIAF, VectorMAF, conditioning
 from distill.objective import ObjectiveConfig
 from tests.conftest import AUDIO, UPSAMPLE, random_mel, random_wav, randomise, small_stack, small_teacher
+from wavenet.config import StackConfig
 from wavenet.data import Batch
 from wavenet.distributions.gaussian import Gaussian
-from wavenet.distributions.logistic import Logistic
+from wavenet.distributions.logistic import DiscretizedMixtureLogistic, Logistic
 from wavenet.errors import UserError
 from wavenet.quantize import Grid
 from wavenet.stack import Stack
@@ -219,10 +222,89 @@ def test_gradient_of_the_likelihood():
     assert slope == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-5)
 
 
+VARIATIONAL = {"dequantization": "variational", "dequantizer": StackConfig(1, 2, 2, 4, 8, 4)}
+
+
+def two_samples(**changes) -> CouplingFlow:
+    return small_flow(audio=dataclasses.replace(AUDIO, hop_length=2), squeeze=2, early_channels=0, bits=4, **changes)
+
+
+def fill(dequantizer: SignalDequantizer, signals: int, length: int, seed: int = 0):
+    """Levels of 4 bits around silence (N, T), noise in [0, 1], and what is made of them."""
+    generator = torch.Generator().manual_seed(seed)
+    levels = Grid(4).quantize(0.3 * torch.randn(signals, length, generator=generator).double())
+    uniforms = torch.rand(signals, length, generator=generator).double()
+    return levels, uniforms, *dequantizer.transform(levels, uniforms)
+
+
+def test_variational_noise_begins_as_the_uniform_one():
+    dequantizer = SignalDequantizer(Grid(4).step, VARIATIONAL["dequantizer"]).double()
+    levels, uniforms, filled, log_q = fill(dequantizer, 3, 30)
+    expected, uniform_log_q = UniformDequantizer(Grid(4).step).transform(levels, uniforms)
+    torch.testing.assert_close(filled, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(log_q, uniform_log_q, rtol=1e-10, atol=1e-10)
+
+
+def test_variational_noise_stays_in_its_cell_and_knows_its_density():
+    """log q = -log |det dy / du| by autograd, u uniform; the noise at t knows the levels around t and u before it."""
+    dequantizer = two_samples(**VARIATIONAL).dequantizer
+    levels, uniforms, filled, log_q = fill(dequantizer, 1, 40)
+    assert float((filled - levels).abs().max()) < Grid(4).half_step
+    jacobian = torch.autograd.functional.jacobian(lambda u: dequantizer.transform(levels, u[None])[0][0], uniforms[0])
+    assert (jacobian.triu(1) == 0).all()
+    assert float(jacobian.tril(-1).abs().max()) > 1e-3
+    torch.testing.assert_close(log_q[0], -torch.linalg.slogdet(jacobian).logabsdet, rtol=1e-9, atol=1e-9)
+    moved = levels.clone()
+    moved[0, 20] += Grid(4).step
+    changed = ((dequantizer.transform(moved, uniforms)[0] - moved) != (filled - levels))[0].nonzero().flatten()
+    assert changed.min() == 20 - 8  # it looks ahead so far
+    assert changed.max() == 20 + 8 + dequantizer.stack.receptive_field - 1
+
+
+def test_any_noise_has_the_mass_for_its_mean_ratio_and_a_bound_below_it():
+    """Two samples: E_q[p / q] by quadrature over the noise is the mass by quadrature over the cell."""
+    model = two_samples(**VARIATIONAL)
+    levels, mel, nodes = Grid(4).quantize(torch.tensor([[0.2, -0.1]]).double()), random_mel(1, 1), torch.arange(101)
+    square = torch.cartesian_prod(*2 * [((nodes + 0.5) / 101).double()])
+    with torch.no_grad():
+        filled, log_q = model.dequantizer.transform(levels.expand(len(square), -1), square)
+        ratios = model.log_prob(filled, mel.expand(len(square), -1, -1)) - log_q
+        cell = levels + Grid(4).step * (square - 0.5)
+        density = model.log_prob(cell, mel.expand(len(square), -1, -1))
+    mass = torch.logsumexp(density, 0) - 2 * math.log(101) + 2 * math.log(Grid(4).step)
+    assert float(torch.logsumexp(ratios, 0)) - 2 * math.log(101) == pytest.approx(float(mass), abs=2e-3)
+    assert float(ratios.mean()) < float(mass) - 0.005
+
+
+def test_variational_noise_learns_to_close_the_bound():
+    """One logistic for every sample, sharper than a cell, whose masses are known: nearer to them, and not beyond."""
+    grid, generator = Grid(4), torch.Generator().manual_seed(0)
+    law = DiscretizedMixtureLogistic(*(torch.tensor([[value]]).double() for value in (0.0, 0.03, -4.0)), grid)
+    levels = grid.value(torch.randint(7, 9, (64, 12), generator=generator), torch.float64)
+    mass = float(law.log_prob(levels.reshape(-1, 1)).mean())
+
+    def of(dequantizer: UniformDequantizer, seed: int) -> torch.Tensor:
+        def log_prob(filled: torch.Tensor) -> torch.Tensor:
+            return law.log_density(filled.reshape(-1, 1)).reshape(filled.shape).sum(1)
+
+        return bound(log_prob, dequantizer, levels, 4, torch.Generator().manual_seed(seed)).mean() / levels.shape[1]
+
+    torch.manual_seed(0)
+    learned = SignalDequantizer(grid.step, StackConfig(1, 2, 2, 8, 16, 8)).double()
+    optimizer = torch.optim.Adam(learned.parameters(), 0.02)
+    for seed in range(150):
+        optimizer.zero_grad()
+        (-of(learned, seed)).backward()
+        optimizer.step()
+    with torch.no_grad():
+        uniform, variational = (float(of(q, 1000)) for q in (UniformDequantizer(grid.step), learned))
+    assert uniform < mass - 0.3
+    assert mass - 0.1 * (mass - uniform) < variational < mass + 0.01
+
+
 def test_nll_bounds_the_mass_of_the_recordings_cells():
     """Two samples of 4 bits: the mass of their cell by quadrature, and the loss, the mean of the bound over draws."""
-    audio = dataclasses.replace(AUDIO, hop_length=2)
-    model = small_flow(audio=audio, squeeze=2, early_channels=0, bits=4)
+    model = two_samples()
     grid = Grid(4)
     levels = grid.quantize(torch.tensor([[0.2, -0.1]]).double())
     mel = random_mel(1, 1)

@@ -16,7 +16,9 @@ class FlowConfig:
     them, from the signal on, early_channels channels are noise already and take no further part; 0 channels: one scale.
     stack: the centred network of each coupling, in squeezed time. linear_prediction: order of the predictor read off
     the mel (wavenet/prediction.py), whose residual the couplings model; 0: none. bits: of the recordings, whose cells
-    likelihoods are of. gain: 1 / rms of the pre-emphasised speech; null measures it on the training clips.
+    likelihoods are of. dequantization: what noise fills the cells in training and in held-out likelihoods, uniform or
+    that of a flow of its own, whose network is `dequantizer`. gain: 1 / rms of the pre-emphasised speech; null measures
+    it on the training clips.
     """
 
     audio: AudioConfig = dataclasses.field(default_factory=AudioConfig)
@@ -33,6 +35,8 @@ class FlowConfig:
     gain: float | None = None
     log_scale_range: tuple[float, float] = (-7.0, 5.0)
     bits: int = 16
+    dequantization: Literal["uniform", "variational"] = "uniform"
+    dequantizer: StackConfig = dataclasses.field(default_factory=lambda: StackConfig(1, 5, 2, 32, 64, 32))
     speakers: int = 0
     speaker_names: list[str] = dataclasses.field(default_factory=list)
     speaker_channels: int = 16

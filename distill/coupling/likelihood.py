@@ -1,8 +1,9 @@
 r"""The likelihood of recordings under a coupling flow: the loss of its training, and that of held-out clips.
 
-A recording is levels of 2^bits, a flow a density; uniform noise that fills each level's cell bounds the mass of the
-levels from above in nll (distill/dequantization.py). `nll` is that bound, in nats per sample, and comparable with a
-teacher's, which is the mass of the same cells exactly; `nll_density` is the density's on the scale of wav.
+A recording is levels of 2^bits, a flow a density; noise that fills each level's cell, uniform or of a flow of its own,
+bounds the mass of the levels from above in nll (distill/dequantization.py). `nll` is that bound, in nats per sample,
+and comparable with a teacher's, which is the mass of the same cells exactly; `nll_density` is the density's on the
+scale of wav.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.coupling.model import CouplingFlow
-from distill.dequantization import UniformDequantizer, bound
+from distill.dequantization import bound
 from wavenet.data import Batch, Clip, load_clip
 from wavenet.device import full_precision
 from wavenet.likelihood import HeldOut, clip_speaker
@@ -26,8 +27,8 @@ def log_mass_bound(
     model: CouplingFlow, wav: Tensor, mel: Tensor, speaker: Tensor | None, generator: torch.Generator | None
 ) -> Tensor:
     """An unbiased estimate of a lower bound on the log mass of the cells around wav (B, T): (B,) in nats."""
-    dequantizer = UniformDequantizer(Grid(model.config.bits).step)
-    return bound(lambda filled: model.log_prob(filled, mel, speaker), dequantizer, wav, 1, generator)
+    levels = Grid(model.config.bits).quantize(wav)
+    return bound(lambda filled: model.log_prob(filled, mel, speaker), model.dequantizer, levels, 1, generator)
 
 
 def likelihood_loss(model: nn.Module, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:

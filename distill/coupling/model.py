@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from distill.coupling.config import FlowConfig
+from distill.coupling.dequantizer import SignalDequantizer
 from distill.coupling.multiscale import MultiScale
+from distill.dequantization import UniformDequantizer
 from distill.flows.base import Chain, Flow, draw, log_prob, require_length
 from distill.flows.emphasis import DeEmphasis
 from distill.flows.prediction import Synthesis
@@ -25,6 +27,7 @@ from wavenet.distributions.logistic import Logistic
 from wavenet.errors import UserError
 from wavenet.features import LogMel
 from wavenet.prediction import LinearPrediction
+from wavenet.quantize import Grid
 from wavenet.upsample import Conditioning, Upsample
 
 
@@ -54,6 +57,9 @@ class CouplingFlow(nn.Module):
         self.flow = MultiScale(config, self.upsample.channels)
         self.prediction = LinearPrediction(audio, order, config.pre_emphasis, self.gain) if order else None
         outer: list[Flow] = [Synthesis(audio.hop_length)] if order else []
+        self.dequantizer = UniformDequantizer(Grid(config.bits).step)
+        if config.dequantization == "variational":
+            self.dequantizer = SignalDequantizer(self.dequantizer.step, config.dequantizer)
         self.outer = Chain([*outer, DeEmphasis(config.pre_emphasis, self.gain)])
 
     @property
