@@ -49,13 +49,14 @@ class Recogniser:
     def __init__(self) -> None:
         from pocketsphinx import Decoder
 
-        # Means of a whole clip, not of those before it: the answer does not depend on the order of clips.
+        # Means of a whole clip, not of those before it.
         self._decoder = Decoder(samprate=float(RATE), cmn="batch", loglevel="FATAL")
 
     def listen(self, wav: Tensor, sample_rate: int) -> list[str]:
         """The words in wav (T,)."""
         samples = resample(wav.detach().cpu().float(), sample_rate, RATE)
         pcm = samples.mul(PCM16_SCALE).round().clamp(-PCM16_SCALE, PCM16_SCALE - 1).numpy().astype(np.int16)
+        self._decoder.reinit_feat()  # its noise estimate would go on from the clip before
         self._decoder.start_utt()
         self._decoder.process_raw(pcm.tobytes(), full_utt=True)
         self._decoder.end_utt()
