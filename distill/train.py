@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import sys
@@ -12,7 +11,6 @@ from typing import Any
 
 import jsonargparse
 import torch
-import yaml
 from torch import nn
 
 from distill import models
@@ -31,6 +29,7 @@ from wavenet.config import AudioConfig, DataConfig, PitchConfig, StudentConfig, 
 from wavenet.data import Corpus
 from wavenet.device import resolve_device
 from wavenet.errors import UserError, command
+from wavenet.kinds import stated_kind
 from wavenet.likelihood import held_out
 from wavenet.pitch.load import load_pitch, with_pitch
 from wavenet.pitch.net import PitchNet
@@ -69,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", action="config", help="a recipe, e.g. configs/student_mol.yaml")
     kinds = ", ".join(RECIPES)
     parser.add_argument("--kind", type=str, choices=tuple(RECIPES), default="student", help=f"of student: {kinds}")
-    recipe = RECIPES.get(_kind(argv), StudentRecipe)
+    recipe = RECIPES.get(stated_kind(argv, "student"), StudentRecipe)
     parser.add_argument("--model", type=recipe, default=recipe())
     parser.add_argument("--objective", type=ObjectiveConfig, default=ObjectiveConfig())
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
@@ -166,19 +165,6 @@ def train_student(
     )
     batches = crops if net is None else functools.partial(with_pitch, crops, run, data.workers, pitch)
     return train(task, config, batches, data.workers, run)
-
-
-def _kind(argv: Sequence[str] | None) -> str:
-    """What the command line or its recipe says of `kind`: known first, for the model's settings hang on it."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--kind", "--config"):
-        early.add_argument(name)
-    try:
-        said, _ = early.parse_known_args(argv)
-        stated = yaml.safe_load(Path(said.config).read_text(encoding="utf-8")) if said.config else {}
-    except (argparse.ArgumentError, OSError, UnicodeDecodeError, yaml.YAMLError):
-        return "student"  # whichever: the command's own parser says what is wrong
-    return said.kind or (str(stated.get("kind", "student")) if isinstance(stated, dict) else "student")
 
 
 def adopt(config: StudentRecipe, teacher: Teacher) -> StudentConfig:

@@ -1,4 +1,4 @@
-"""`wavenet-train`: a teacher from recordings, by maximum likelihood."""
+"""`wavenet-train`: a teacher from recordings, by maximum likelihood; or another kind of model, by its own training."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from wavenet.arguments import from_dict, parse_arguments, to_dict
 from wavenet.config import AudioConfig, DataConfig, TeacherConfig, TrainConfig
 from wavenet.data import Clip, Corpus, CropDataset, load_clip, open_corpus
 from wavenet.errors import UserError, command
+from wavenet.kinds import TEACHER, stated_kind, training_of
 from wavenet.likelihood import HeldOut, Speaking, clip_speaker, held_out, likelihood_loss
 from wavenet.pitch.load import load_pitch, with_pitch
 from wavenet.statistics import corpus_statistics
@@ -29,9 +30,16 @@ from wavenet.upsample import Upsample
 
 @command("wavenet-train")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train a teacher: --config RECIPE.yaml --data.root DIR --out RUN. The same command resumes."""
+    """Train a teacher: --config RECIPE.yaml --data.root DIR --out RUN. The same command resumes.
+
+    A recipe that states another kind (flow, wavevae, segmentvae) has the options of that kind: --kind KIND --help.
+    """
+    kind = stated_kind(argv, TEACHER)
+    if kind != TEACHER:
+        return training_of(kind)(argv)
     parser = jsonargparse.ArgumentParser(prog="wavenet-train", description=main.__doc__)
     parser.add_argument("--config", action="config", help="a recipe, e.g. configs/teacher_mol.yaml")
+    parser.add_argument("--kind", type=str, choices=(TEACHER,), default=TEACHER, help="of model")
     parser.add_argument("--model", type=TeacherConfig, default=TeacherConfig())
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument("--train", type=TrainConfig, default=TrainConfig())

@@ -28,7 +28,7 @@ from distill.latent.priors import Aggregate, Prior, StandardNormal
 from distill.latent.segmentvae import SegmentConfig, SegmentVAE, active_units
 from distill.latent.surgery import Estimate, Surgery, elbo_terms, surgery
 from distill.latent.table_page import write_page
-from distill.latent.train import Likelihood, Patches, check_length, fit, likelihood_of, read, statistics
+from distill.latent.train import KIND, Likelihood, Patches, check_length, fit, likelihood_of, read, statistics
 from distill.markers import check
 from wavenet import checkpoint
 from wavenet.arguments import parse_arguments, to_dict
@@ -223,6 +223,7 @@ def _generator() -> torch.Generator:
 def _parser() -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(prog="distill-latent-table", description=main.__doc__)
     parser.add_argument("--config", action="config", help="a recipe, e.g. configs/segmentvae.yaml")
+    parser.add_argument("--kind", type=str, choices=(KIND,), default=KIND, help="of model")
     parser.add_argument("--model", type=SegmentConfig, default=SegmentConfig())
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument("--train", type=TrainConfig, default=TrainConfig())
