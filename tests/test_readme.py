@@ -44,6 +44,7 @@ ENTRY_POINTS = {
     "distill-train-wavevae": "distill.wavevae.train",
     "distill-latent-table": "distill.latent.table",
     "distill-compare": "distill.comparison",
+    "distill-frame-family": "distill.latent.frames",
     "distill-imagine": "distill.latent.imagine",
     "distill-vectors": "distill.vectors.train",
     "distill-vector-costs": "distill.vectors.costs",
