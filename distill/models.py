@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from distill.config import StudentConfig
 from distill.coupling.config import FlowConfig
 from distill.coupling.model import CouplingFlow
 from distill.latent.segmentvae import SegmentConfig, SegmentVAE
@@ -17,7 +18,7 @@ from distill.wavevae.config import WaveVAEConfig
 from distill.wavevae.model import WaveVAE
 from wavenet import checkpoint
 from wavenet.arguments import from_dict
-from wavenet.config import PitchConfig, StudentConfig, TeacherConfig
+from wavenet.config import PitchConfig, TeacherConfig
 from wavenet.device import resolve_device
 from wavenet.errors import UserError
 from wavenet.pitch.net import PitchNet

@@ -16,12 +16,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from distill.config import StudentConfig
 from distill.flows.autoregressive import IAF
 from distill.flows.base import Chain, draw, log_prob, require_length
 from distill.flows.emphasis import DeEmphasis
 from distill.flows.prediction import Synthesis
 from distill.flows.source_filter import SourceFilter
-from wavenet.config import StudentConfig, require
+from wavenet.config import require
 from wavenet.device import full_precision
 from wavenet.distributions.gaussian import Gaussian
 from wavenet.distributions.logistic import Logistic

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from distill import models
+from distill.config import StudentConfig
 from distill.coupling.config import FlowConfig
 from distill.coupling.model import CouplingFlow
 from distill.diagnoses import HealthConfig
@@ -25,7 +26,7 @@ from distill.student import Student
 from wavenet import checkpoint
 from wavenet.adaptation import Initial
 from wavenet.arguments import parse_arguments, to_dict
-from wavenet.config import AudioConfig, DataConfig, PitchConfig, StudentConfig, TrainConfig, require
+from wavenet.config import AudioConfig, DataConfig, PitchConfig, TrainConfig, require
 from wavenet.data import Corpus
 from wavenet.device import resolve_device
 from wavenet.errors import UserError, command

@@ -5,17 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from distill.config import SourceFilterConfig, StudentConfig
 from distill.student import Student
-from wavenet.config import (
-    AudioConfig,
-    DistributionConfig,
-    PitchConfig,
-    SourceFilterConfig,
-    StackConfig,
-    StudentConfig,
-    TeacherConfig,
-    UpsampleConfig,
-)
+from wavenet.config import AudioConfig, DistributionConfig, PitchConfig, StackConfig, TeacherConfig, UpsampleConfig
 from wavenet.teacher import Teacher
 
 AUDIO = AudioConfig(sample_rate=8000, n_fft=64, win_length=64, hop_length=16, n_mels=6, f_max=4000.0, log_clamp=1e-3)

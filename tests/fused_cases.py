@@ -11,10 +11,11 @@ import sys
 
 import torch
 
+from distill.config import StudentConfig
 from distill.engines.fused_layers import FusedFlows
 from distill.student import Student
 from tests.conftest import AUDIO, UPSAMPLE, random_mel, randomise, small_student
-from wavenet.config import StackConfig, StudentConfig
+from wavenet.config import StackConfig
 from wavenet.noise import uniforms
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from distill.config import StudentConfig
 from wavenet.arguments import from_dict, to_dict
-from wavenet.config import AudioConfig, DataConfig, StackConfig, StudentConfig, TeacherConfig, TrainConfig
+from wavenet.config import AudioConfig, DataConfig, StackConfig, TeacherConfig, TrainConfig
 from wavenet.errors import UserError
 
 

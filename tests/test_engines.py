@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 
+from distill.config import StudentConfig
 from distill.engines import table, tiled
 from distill.engines.measure import main as measure
 from distill.engines.table import ENGINES, build
@@ -18,7 +19,7 @@ from distill.synthesize import main
 from tests.conftest import AUDIO, UPSAMPLE, random_mel, random_wav, randomise, small_student, small_teacher
 from wavenet import checkpoint
 from wavenet.arguments import to_dict
-from wavenet.config import StackConfig, StudentConfig
+from wavenet.config import StackConfig
 from wavenet.errors import UserError
 
 installed = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))

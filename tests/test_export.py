@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from distill import export
+from distill.config import StudentConfig
 from distill.export import TOLERANCE, main, metadata, parity, session_of
 from distill.vocoder import Vocoder
 from tests.conftest import AUDIO, random_mel, small_student, small_teacher
 from wavenet import checkpoint
 from wavenet.arguments import from_dict, to_dict
-from wavenet.config import StudentConfig
 from wavenet.pitch.contour import Pitch
 
 installed = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))

@@ -5,11 +5,12 @@ import math
 import torch
 
 from distill import kl
+from distill.config import StudentConfig
 from distill.distillation import Distillation
 from distill.objective import ObjectiveConfig
 from distill.student import Student
 from tests.conftest import AUDIO, UPSAMPLE
-from wavenet.config import DistributionConfig, StackConfig, StudentConfig, TeacherConfig
+from wavenet.config import DistributionConfig, StackConfig, TeacherConfig
 from wavenet.data import Batch
 from wavenet.distributions.gaussian import Gaussian
 from wavenet.likelihood import likelihood_loss

@@ -7,11 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from distill.config import SourceFilterConfig
 from distill.flows.base import log_prob
 from distill.flows.source_filter import SourceFilter
 from tests.conftest import AUDIO, UPSAMPLE, random_mel, randomise
 from wavenet import source
-from wavenet.config import AudioConfig, SourceFilterConfig
+from wavenet.config import AudioConfig
 from wavenet.data import load_clip, open_corpus
 from wavenet.distributions.logistic import Logistic
 from wavenet.emphasis import de_emphasis, pre_emphasis

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
+from distill.config import StudentConfig
 from distill.flows.prediction import Synthesis
 from distill.student import Student
 from tests.conftest import AUDIO, random_mel, random_wav, randomise, small_student
 from tests.test_prediction import jumps
-from wavenet.config import StudentConfig
 from wavenet.errors import UserError
 from wavenet.fused.lattice import colour, transposed
 from wavenet.upsample import Conditioning

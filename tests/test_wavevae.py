@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
+from distill.config import SourceFilterConfig, StudentConfig
 from distill.diagnoses import HealthConfig
 from distill.health import Health
 from distill.student import Student
@@ -14,7 +15,6 @@ from distill.wavevae.learning import StepBatch, VariationalLearning, signs
 from distill.wavevae.model import WaveVAE
 from tests.conftest import AUDIO, PITCH, UPSAMPLE, random_mel, random_wav, randomise, small_stack
 from wavenet.arguments import from_dict, to_dict
-from wavenet.config import SourceFilterConfig, StudentConfig
 from wavenet.data import Batch
 from wavenet.emphasis import pre_emphasis
 from wavenet.errors import UserError

@@ -14,12 +14,13 @@ import yaml
 from torch import Tensor
 
 from distill import models
+from distill.config import StudentConfig
 from distill.engines.table import DEFAULT, ENGINES, build
 from distill.speed.machine import cpu_model
 from distill.speed.timing import conditions, measure
 from distill.student import Engine, Student
 from wavenet.arguments import from_dict, parse_arguments
-from wavenet.config import StudentConfig, require
+from wavenet.config import require
 from wavenet.errors import DONE, UserError, command
 from wavenet.pitch.contour import Pitch
 

@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.config import SourceFilterConfig
 from distill.flows.base import Flow
-from wavenet.config import AudioConfig, SourceFilterConfig, require
+from wavenet.config import AudioConfig, require
 from wavenet.pitch.contour import Pitch
 from wavenet.source import Source
 from wavenet.upsample import Conditioning, linear_kernel

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from distill.config import StudentConfig
 from distill.student import Student
-from wavenet.config import StackConfig, StudentConfig, TeacherConfig
+from wavenet.config import StackConfig, TeacherConfig
 from wavenet.teacher import Teacher
 
 

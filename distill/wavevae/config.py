@@ -6,8 +6,9 @@ import dataclasses
 import math
 from typing import Literal
 
+from distill.config import StudentConfig
 from distill.objective import ObjectiveConfig
-from wavenet.config import DistributionConfig, StackConfig, StudentConfig, TeacherConfig, require
+from wavenet.config import DistributionConfig, StackConfig, TeacherConfig, require
 
 _SPECTRAL = ("stft", "mel", "power")
 _STEEPNESS = 12.0  # of the sigmoid: 0.0025 at step 0, 0.9975 at annealing_steps
