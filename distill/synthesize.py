@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     contours = contours_of(model, arguments.f0, arguments.transpose)
     steps = arguments.projection
     require(steps is None or steps >= 0, "--projection", steps, "0 or more")
+    overlapping = possible(model.config.audio)
+    require(overlapping or not steps, "--projection", steps, "0: the frames of this model's analysis do not overlap")
     other = contours is not None  # F0 than the mel's, whose bands state its own harmonics
     require(not (steps and other), "--projection", steps, "0 beside --f0 and --transpose: the mel has its own F0")
     out = Path(arguments.out)

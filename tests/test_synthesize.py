@@ -385,6 +385,22 @@ def test_a_changed_f0_is_not_projected_back(sourced, work, capsys):
     assert "--projection: found -1, expected 0 or more" in capsys.readouterr().err
 
 
+def test_frames_that_do_not_overlap_are_not_projected_and_cannot_be(tmp_path, work, capsys):
+    model = small_student().float()
+    config = to_dict(model.config)
+    config |= {"gain": 200.0, "audio": config["audio"] | {"win_length": AUDIO.hop_length}}
+    run = str(tmp_path / checkpoint.FILE_NAME)
+    checkpoint.save(run, kind="student", config=config, model_state=model.state_dict())
+    soundfile.write("voice.wav", 1e-3 * random_wav(1, 5)[0].numpy(), RATE, subtype="PCM_16")
+    for out, extra in (("a", ()), ("b", ("--projection", "0"))):
+        assert main([run, "voice.wav", "--out", out, *extra]) == 0
+    assert (read("a/voice.wav") == read("b/voice.wav")).all()
+    capsys.readouterr()
+    assert main([run, "voice.wav", "--out", "c", "--projection", "2"]) == 2
+    said = "--projection: found 2, expected 0: the frames of this model's analysis do not overlap"
+    assert capsys.readouterr().err == f"distill-synthesize: {said}\n"
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
