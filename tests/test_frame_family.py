@@ -6,18 +6,20 @@ import shutil
 
 import pytest
 import torch
-from torch.distributions import LowRankMultivariateNormal
+from torch.distributions import LowRankMultivariateNormal, MultivariateNormal
 
 from distill import models
-from distill.latent.frames import FIGURES, SECTION, Family, bound, draw, main, passes_of
+from distill.latent.frame_systems import bound, draw, passes_of
+from distill.latent.frames import FIGURES, SECTION, Family, main
 from distill.latent.segmentvae import SegmentConfig, SegmentVAE
 from distill.vectors.data import VectorData
-from distill.vectors.distillation import distil, divergence, drawn
+from distill.vectors.distillation import begun, distil, divergence, drawn
 from distill.vectors.model import VectorConfig, VectorModel
 from wavenet.arguments import to_dict
 from wavenet.config import AudioConfig, DataConfig, TrainConfig
-from wavenet.data import corpus_folder
+from wavenet.data import corpus_folder, load_clip, open_corpus
 from wavenet.errors import UserError
+from wavenet.features import LogMel
 
 AUDIO = AudioConfig(8000, 256, 256, 64, 8, 0.0, 4000.0)
 BANDS = AUDIO.n_mels
@@ -58,86 +60,142 @@ def flow(direction, size=2, seed=0, gain=3.0):
     return model
 
 
-def test_the_command_fills_the_page_with_what_it_measured(place, capsys):
+def family(place, **changes):
+    return Family(place / "out", AUDIO, DataConfig(root=str(place / "corpus")), TrainConfig(steps=30, **changes), 3)
+
+
+def test_the_command_fills_the_page_with_what_it_measured(place):
     figures = json.loads((place / "out" / FIGURES).read_text())
     page = (place / "page.md").read_text()
     assert page.endswith("After.\n")
-    rows = {row["title"].split(",")[0]: row for row in figures["rows"]}
-    assert list(rows) == ["Gaussian", "probabilistic PCA", "MAF", "IAF", "VAE"]  # the last twice, by posterior
-    assert len(figures["rows"]) == 6
-    for row in figures["rows"]:
-        assert f"| {row['title']} | {row['signal']} | {row['density']} |" in page
-        assert f"{row['nats']:.2f} ± {row['standard_error']:.2f}" in page
-        assert row["density_rate"] > 0
-        assert row["sampling_rate"] > 0
-    passes = {row["title"]: (row["density_passes"], row["sampling_passes"]) for row in figures["rows"]}
+    rows = {row["title"].removesuffix(", 3 dimensions"): row for row in figures["rows"]}
+    vaes = ["VAE", "VAE, IAF posterior"]
+    assert list(rows) == ["Gaussian, full covariance", "probabilistic PCA", "MAF", "IAF", *vaes]
+    passes = {name: (row["density_passes"], row["sampling_passes"]) for name, row in rows.items()}
     assert passes["MAF"] == (1, BANDS)
     assert passes["IAF"] == (BANDS, 1)
-    assert passes["VAE, 3 dimensions"] == passes["VAE, IAF posterior, 3 dimensions"] == (2, 1)
-    assert "| lower bound | 2 |" in page
-    assert "≤ " in page
-    # Trained runs are kept: the same call measures again, and no run's weights move.
-    before = {name: (place / "out" / name / "checkpoint.pt").read_bytes() for name in ("maf", "iaf")}
+    assert passes["VAE"] == (2, 1)
+    assert passes["VAE, IAF posterior"] == (3, 1)
+    assert rows["MAF"]["density_rate"] > 2 * rows["MAF"]["sampling_rate"]
+    assert rows["IAF"]["sampling_rate"] > 2 * rows["IAF"]["density_rate"]
+    lines = page.splitlines()
+    for name, row in rows.items():
+        cells = next(line for line in lines if line.startswith(f"| {row['title']} |")).strip("| ").split(" | ")
+        assert cells[2:4] == ["lower bound" if name in vaes else "exact", str(row["density_passes"])]
+        assert float(cells[4].replace(",", "")) == pytest.approx(row["density_rate"], rel=0.06)
+        assert cells[5].startswith("≤ ") == (name in vaes)
+        stated = f"{row['nats']['value']:.2f} ± {row['nats']['standard_error']:.2f}"
+        assert cells[5].removeprefix("≤ ") == stated
+        if name != "Gaussian, full covariance":
+            below = row["below_gaussian"]
+            assert cells[6] == f"{below['value']:.2f} ± {below['standard_error']:.2f}"
+            gaussian = rows["Gaussian, full covariance"]["nats"]["value"]
+            assert below["value"] == pytest.approx(gaussian - row["nats"]["value"])
+        assert cells[-2] == str(row["sampling_passes"])
+        assert float(cells[-1].replace(",", "")) == pytest.approx(row["sampling_rate"], rel=0.06)
+    kl = figures["kl"]["trained"]
+    assert f"{kl['value']:.2f} ± {kl['standard_error']:.2f} as it is." in page
+
+
+def test_the_same_call_measures_the_same_and_other_steps_are_other_runs(place):
+    (runs,) = (place / "out").glob("*-steps-*")
+    names = ("maf", "iaf", "vae-gaussian", "vae-iaf")
+    before = {name: (runs / name / "checkpoint.pt").read_bytes() for name in names}
+    figures = json.loads((place / "out" / FIGURES).read_text())
     assert main(call(place)) == 0
-    assert before == {name: (place / "out" / name / "checkpoint.pt").read_bytes() for name in before}
     again = json.loads((place / "out" / FIGURES).read_text())
-    assert [row["nats"] for row in again["rows"][:4]] == [row["nats"] for row in figures["rows"][:4]]
+    for ours, theirs in zip(again["rows"], figures["rows"], strict=True):
+        assert ours["nats"] == theirs["nats"]
     assert again["kl"] == figures["kl"]
+    assert main(call(place, "--steps", "2")) == 0
+    assert before == {name: (runs / name / "checkpoint.pt").read_bytes() for name in names}
+    assert main(call(place)) == 0
+
+
+def test_a_run_on_other_mels_is_refused_before_it_is_continued(place, capsys):
+    capsys.readouterr()
+    assert main(call(place, "--audio.f_max", "3000")) == 2
+    assert "data.name" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_frames_are_those_of_the_clips_of_their_split(place):
+    """Against the splits as they were written down, by the extractor itself."""
+    found, log_mel = family(place), LogMel(AUDIO)
+
+    def of(split):
+        names = sorted((place / "corpus" / f"{split}.txt").read_text().split())
+        corpus = open_corpus(str(place / "corpus"), AUDIO)
+        wavs = {clip.id: load_clip(clip, AUDIO) for clip in (*corpus.train, *corpus.dev, *corpus.test)}
+        return [log_mel(wavs[name][None])[0].T for name in names]
+
+    torch.testing.assert_close(found.frames, torch.cat(of("train")))
+    torch.testing.assert_close(found.dev, torch.cat(of("dev")))
+    for ours, theirs in zip(found.held_out, of("test"), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_closed_forms_are_those_of_the_frames(place):
-    """The Gaussian's mean log density of its own data is minus its entropy; PCA against a low-rank normal."""
-    family = Family(place / "out", AUDIO, DataConfig(root=str(place / "corpus")), TrainConfig(steps=30), 3)
-    gaussian, ppca = family.systems()[:2]
-    rows = family.frames.double()
-    covariance = torch.cov(rows.T, correction=0)
-    entropy = 0.5 * (BANDS * (1 + math.log(2 * math.pi)) + torch.logdet(covariance))
-    ratio = (len(rows) - 1) / len(rows)  # the fit divides by N - 1
-    expected = -entropy - 0.5 * BANDS * (ratio - 1 - math.log(ratio))
-    assert float(gaussian.log_density(rows).mean()) == pytest.approx(float(expected), rel=1e-9)
+    """The Gaussian against torch's, PCA against a low-rank normal; their draws by mean and deviation."""
+    found = family(place)
+    gaussian, ppca = found.systems()[:2]
+    rows, held_out = found.frames.double(), torch.cat(found.held_out)
+    generator = torch.Generator().manual_seed(0)
+    oracle = MultivariateNormal(rows.mean(0), torch.cov(rows.T))
+    ours = gaussian.log_density(held_out, generator)
+    torch.testing.assert_close(ours.double(), oracle.log_prob(held_out.double()), rtol=1e-4, atol=1e-3)
     mean, std = rows.mean(0), rows.std(0)
     values, vectors = torch.linalg.eigh(torch.cov(((rows - mean) / std).T, correction=0))
     noise = values[:-3].mean()
     factor = vectors[:, -3:] * (values[-3:] - noise).sqrt()
-    oracle = LowRankMultivariateNormal(mean, std[:, None] * factor, std.square() * noise)
-    held_out = torch.cat(family.held_out)
-    torch.testing.assert_close(ppca.log_density(held_out), oracle.log_prob(held_out.double()))
-    for system in (gaussian, ppca):
-        draws = system.sample(20_000)
-        far = (draws.mean(0) - mean) / std
-        assert float(far.abs().max()) < 0.05
-        torch.testing.assert_close(draws.std(0) / std, torch.ones_like(std), rtol=0, atol=0.05)
+    low_rank = LowRankMultivariateNormal(mean, std[:, None] * factor, std.square() * noise)
+    ours = ppca.log_density(held_out, generator)
+    torch.testing.assert_close(ours.double(), low_rank.log_prob(held_out.double()), rtol=1e-4, atol=1e-3)
+    for system, law in ((gaussian, oracle), (ppca, low_rank)):
+        draws = system.sample(200_000, generator).double()
+        scale = std[:, None] * std
+        torch.testing.assert_close((draws.mean(0) - mean) / std, torch.zeros(BANDS).double(), rtol=0, atol=0.02)
+        torch.testing.assert_close(torch.cov(draws.T) / scale, law.covariance_matrix / scale, rtol=0, atol=0.02)
 
 
 def test_nats_are_means_over_frames_and_their_error_is_by_clips(place):
-    family = Family(place / "out", AUDIO, DataConfig(root=str(place / "corpus")), TrainConfig(steps=30), 3)
-    system = family.systems()[0]
-    nats, error = family._nats(system)
-    first, second = (-system.log_density(clip) for clip in family.held_out)
+    found = family(place)
+    system = found.systems()[0]
+    clips = found.nats(system)
+    nats, error = found.mean(clips)
+    first, second = (-system.log_density(clip, torch.Generator()).double() for clip in found.held_out)
     assert nats == pytest.approx(float(torch.cat([first, second]).mean()))
     whole = len(first) + len(second)
     parts = [float(one.sum()) - nats * len(one) for one in (first, second)]
     assert error == pytest.approx(math.sqrt(2 * sum(part**2 for part in parts)) / whole)
     assert error > 0
+    assert found.mean(clips[:1]).standard_error is None
 
 
-def test_the_bound_and_the_draws_of_a_linear_vae_are_a_normals():
-    """Both networks linear: x is normal, so that the bound lies below its density, and draws have its covariance."""
+def test_a_linear_vae_with_the_true_posterior_states_the_density_itself():
+    """The bound is tight there: mean of one-draw bounds and log density agree; draws have the density's covariance."""
     torch.manual_seed(0)
     vae = SegmentVAE(SegmentConfig(AUDIO, frames=1, dimensions=2, layers=0))
     vae.set_statistics(torch.linspace(-1, 1, BANDS), torch.linspace(0.5, 2, BANDS))
     decoder = vae.decoder[-1]
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        weight = decoder.weight * vae.std[:, None]
-        law = LowRankMultivariateNormal(
-            vae.decode(torch.zeros(2))[:, 0], weight, (vae.log_noise.exp() * vae.std).square()
+        orthogonal = torch.linalg.qr(torch.randn(BANDS, 2))[0] * torch.tensor([2.0, 0.7])
+        decoder.weight.copy_(orthogonal)
+        inner = orthogonal.square().sum(0) + vae.log_noise.exp().square()
+        vae.heads.weight.copy_(torch.cat([(orthogonal / inner).T, torch.zeros(2, BANDS)]))
+        vae.heads.bias.copy_(
+            torch.cat([-(orthogonal / inner).T @ decoder.bias, (vae.log_noise.exp() / inner.sqrt()).log()])
         )
-        drawn_frames = draw(vae, 200_000)
-        torch.testing.assert_close(drawn_frames.mean(0), law.mean, rtol=0, atol=0.02)
-        torch.testing.assert_close(torch.cov(drawn_frames.T), law.covariance_matrix, rtol=0, atol=0.05)
-        found = torch.stack([bound(vae, drawn_frames[:500], 1) for _ in range(64)]).mean(0)
-        assert bool((found <= law.log_prob(drawn_frames[:500]) + 0.5).all())
-        assert float(found.mean()) < float(law.log_prob(drawn_frames[:500]).mean())
+        weight, noise = decoder.weight * vae.std[:, None], vae.log_noise.exp() * vae.std
+        law = LowRankMultivariateNormal(vae.decode(torch.zeros(2))[:, 0], weight, noise.square())
+        frames = draw(vae, 200_000, generator)
+        torch.testing.assert_close(frames.mean(0), law.mean, rtol=0, atol=0.03)
+        torch.testing.assert_close(torch.cov(frames.T), law.covariance_matrix, rtol=0, atol=0.1)
+        drawn_bounds = torch.stack([bound(vae, frames[:200], generator) for _ in range(2000)]).double()
+        error = drawn_bounds.std(0) / math.sqrt(2000)
+        off = (drawn_bounds.mean(0) - law.log_prob(frames[:200])) / error
+    assert float(off.abs().max()) < 5
+    assert float(error.max()) < 0.1
 
 
 @pytest.mark.parametrize("direction", ["maf", "iaf"])
@@ -163,16 +221,22 @@ def test_divergence_is_the_integral():
 
 def test_distilling_brings_the_student_to_the_teacher(tmp_path):
     teacher = flow("maf", seed=3).float()
+    mixing = torch.tensor([[1.0, 0.0], [0.8, 0.3]])
+    teacher.whitening.shift.copy_(torch.tensor([5.0, -3.0]))
+    teacher.whitening.factor.copy_(mixing)
     rows = teacher.sample(4000, torch.Generator().manual_seed(0))
     data = VectorData("draws", rows, rows[:500], rows[:500])
     training = TrainConfig(steps=300, lr=1e-2, batch_size=256, crop_length=1, ema_decay=0.9, threads=1)
-    before = flow("iaf", gain=0.0).float()
-    before.whiten(rows)
     generator = torch.Generator().manual_seed(0)
+    before = begun(teacher, rows, 0)
+    torch.testing.assert_close(before.whitening.shift, rows.mean(0))
     began, _ = divergence(before, teacher, 4000, generator)
     assert distil(teacher, data, training, tmp_path / "run") == 0
     student = models.load(tmp_path / "run")
     assert student.config.direction == "iaf"
+    torch.testing.assert_close(student.whitening.shift, rows.mean(0))
+    factor = student.whitening.factor
+    torch.testing.assert_close(factor @ factor.T, torch.cov(rows.T), rtol=1e-3, atol=1e-4)
     ended, error = divergence(student, teacher, 4000, generator)
     assert ended < 0.25 * began
     assert ended > -4 * error
@@ -206,6 +270,8 @@ def test_passes_are_counted_as_they_happen():
         (["--page", "nowhere.md"], "nowhere.md: found no markers"),
         (["--data.root", "nowhere"], "nowhere"),
         (["--steps", "0"], "train.steps: found 0"),
+        (["--threads", "0"], "--threads: found 0, expected a positive integer"),
+        (["--seed", "-1"], "--seed: found -1, expected 0 or more"),
     ],
 )
 def test_mistakes_are_one_line(place, extra, message, capsys):

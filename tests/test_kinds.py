@@ -51,6 +51,28 @@ def test_the_recipe_or_the_command_line_says_which(kind, tmp_path, monkeypatch):
     assert reached == [kind, kind]
 
 
+def test_the_last_kind_that_is_stated_counts(tmp_path):
+    for name, text in (("flow", "kind: flow\n"), ("silent", "train: {steps: 3}\n"), ("null", "kind:\n")):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    (tmp_path / "date.yaml").write_text("kind: 2024-13-45\n")  # YAML takes it for a date, of a month 13
+    flow, silent, null, date = (str(tmp_path / f"{name}.yaml") for name in ("flow", "silent", "null", "date"))
+    for argv, kind in (
+        (["--config", flow], "flow"),
+        (["--config", flow, "--config", silent], "flow"),
+        (["--config", silent, "--config", flow], "flow"),
+        (["--config", flow, "--config", null], "flow"),
+        (["--config", null], "otherwise"),
+        (["--config={kind: flow}"], "flow"),
+        (["--config", silent, "--kind=wavevae"], "wavevae"),
+        (["--config", flow, "--kind", "wavevae"], "wavevae"),
+        (["--config", date], "otherwise"),
+        (["--config", "absent.yaml"], "otherwise"),
+        (["--config"], "otherwise"),
+        ([], "otherwise"),
+    ):
+        assert kinds.stated_kind(argv, "otherwise") == kind, argv
+
+
 @pytest.mark.parametrize(
     ("main", "argv", "message"),
     [
@@ -75,5 +97,6 @@ def test_without_the_packages_above_the_teacher_is_left(monkeypatch, capsys):
     """wavenet alone knows nobody: what is not installed is not offered."""
     monkeypatch.setattr(kinds, "entry_points", lambda group: [])
     assert wavenet.train.main(["--kind", "flow", "--out", "run"]) == 2
-    assert capsys.readouterr().err == "wavenet-train: kind: found 'flow', expected one of teacher\n"
+    said = "expected one of teacher, which this installation trains from recordings alone"
+    assert capsys.readouterr().err == f"wavenet-train: kind: found 'flow', {said}\n"
     assert "distill" not in Path(sys.modules["wavenet.kinds"].__file__).read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from wavenet.arguments import from_dict, parse_arguments, to_dict
 from wavenet.config import AudioConfig, DataConfig, TeacherConfig, TrainConfig
 from wavenet.data import Clip, Corpus, CropDataset, load_clip, open_corpus
 from wavenet.errors import UserError, command
-from wavenet.kinds import TEACHER, stated_kind, training_of
+from wavenet.kinds import TEACHER, kinds, stated_kind, training_of
 from wavenet.likelihood import HeldOut, Speaking, clip_speaker, held_out, likelihood_loss
 from wavenet.pitch.load import load_pitch, with_pitch
 from wavenet.statistics import corpus_statistics
@@ -32,14 +32,14 @@ from wavenet.upsample import Upsample
 def main(argv: Sequence[str] | None = None) -> int:
     """Train a teacher: --config RECIPE.yaml --data.root DIR --out RUN. The same command resumes.
 
-    A recipe that states another kind (flow, wavevae, segmentvae) has the options of that kind: --kind KIND --help.
+    A recipe that states another kind of model is that kind's, with its options: --kind KIND --help.
     """
     kind = stated_kind(argv, TEACHER)
     if kind != TEACHER:
         return training_of(kind)(argv)
     parser = jsonargparse.ArgumentParser(prog="wavenet-train", description=main.__doc__)
     parser.add_argument("--config", action="config", help="a recipe, e.g. configs/teacher_mol.yaml")
-    parser.add_argument("--kind", type=str, choices=(TEACHER,), default=TEACHER, help="of model")
+    parser.add_argument("--kind", type=str, choices=(TEACHER,), default=TEACHER, help=f"of model: {', '.join(kinds())}")
     parser.add_argument("--model", type=TeacherConfig, default=TeacherConfig())
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument("--train", type=TrainConfig, default=TrainConfig())

@@ -29,10 +29,8 @@ def distil(teacher: VectorModel, data: VectorData, training: TrainConfig, run: P
 
     data: its mean and covariance are where the IAF begins; its rows are not learned from.
     """
-    config = dataclasses.replace(teacher.config, direction="iaf")
-    torch.manual_seed(training.seed)
-    student = VectorModel(config)
-    student.whiten(data.train)
+    student = begun(teacher, data.train, training.seed)
+    config = student.config
     teacher = teacher.eval().requires_grad_(False)
 
     def loss(model: nn.Module, batch: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
@@ -48,6 +46,14 @@ def distil(teacher: VectorModel, data: VectorData, training: TrainConfig, run: P
     record |= {"teacher": checkpoint.fingerprint(teacher)}
     task = Task(KIND, student, to_dict(config), loss, validate, "kl", record)
     return train(task, training, VectorBatches(data.train, training.batch_size, training.seed), 0, run)
+
+
+def begun(teacher: VectorModel, rows: Tensor, seed: int) -> VectorModel:
+    """The student before its training: an IAF of the teacher's sizes, all but a Gaussian of the rows' covariance."""
+    torch.manual_seed(seed)
+    student = VectorModel(dataclasses.replace(teacher.config, direction="iaf"))
+    student.whiten(rows)
+    return student
 
 
 def drawn(model: VectorModel, count: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
