@@ -254,10 +254,12 @@ def _summary(rows: _Rows, heard: Mapping[str, Heard], recording: Mapping[str, He
     return summary | ({"heard": {clip: score._asdict() for clip, score in heard.items()}} if heard else {})
 
 
-def _likelihood(model: Teacher | CouplingFlow, clips: Sequence[Clip]) -> dict[str, float | None]:
+def _likelihood(model: Teacher | CouplingFlow, clips: Sequence[Clip]) -> dict[str, float | bool | None]:
+    """bound: of a flow, whose cells are filled with noise, the likelihood is no more than a bound."""
+    bound = isinstance(model, CouplingFlow)
     score = coupling.held_out(model, clips) if isinstance(model, CouplingFlow) else held_out(model, clips)
     values = {"nll": score.nll, "nll_density": score.nll_density, "bits": score.bits, "samples": score.samples}
-    return {name: _finite(value) for name, value in values.items()}
+    return {name: _finite(value) for name, value in values.items()} | {"bound": bound}
 
 
 def _table(metrics: dict[str, Any]) -> str:
@@ -269,9 +271,9 @@ def _table(metrics: dict[str, Any]) -> str:
         shown = ["-" if value is None else f"{value:.3f}" for value in cells]
         lines.append(name.ljust(width) + "".join(f"  {s.rjust(len(m))}" for s, m in zip(shown, names, strict=True)))
         if likelihood := system.get("likelihood"):
-            lines.append(
-                f"{'':{width}}  {likelihood['nll']:.4f} nats, {likelihood['bits']:.4f} bits per sample held out"
-            )
+            sign = "at most " if likelihood.get("bound") else ""
+            said = f"{sign}{likelihood['nll']:.4f} nats, {likelihood['bits']:.4f} bits per sample held out"
+            lines.append(f"{'':{width}}  {said}")
         if (bound := system.get("elbo", {}).get("elbo/elbo")) is not None:
             lines.append(f"{'':{width}}  ELBO {bound:.4f} nats per sample held out, of the density")
     return "\n".join(lines)

@@ -99,14 +99,18 @@ def metrics_table(metrics: dict[str, Any], recording: str) -> str:
 def likelihood_table(metrics: dict[str, Any]) -> str:
     """Held-out likelihood of the systems that have one; empty where none has."""
     rows = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{_number(found["nll"], "", 4)}</td>'
-        f"<td>{_number(found['bits'], '', 4)}</td><td>{found['samples']:,}</td></tr>"
+        f'<tr><th scope="row">{escape(name)}</th><td>{_at_most(found)}{_number(found["nll"], "", 4)}</td>'
+        f"<td>{_at_most(found)}{_number(found['bits'], '', 4)}</td><td>{found['samples']:,}</td></tr>"
         for name, system in metrics["systems"].items()
         if (found := system.get("likelihood"))
     )
     heading = "Held-out negative log-likelihood"
     table = _table(heading, _heads("model", "nats / sample ↓", "bits / sample ↓", "samples"), rows)
     return f"<section>\n<h2>{heading}</h2>\n{table}\n</section>" if rows else ""
+
+
+def _at_most(likelihood: dict[str, Any]) -> str:
+    return "≤ " if likelihood.get("bound") else ""
 
 
 def pictures(heading: str, kind: str, drawings: Sequence[Picture]) -> str:

@@ -103,7 +103,8 @@ def _fewer(metrics: dict[str, Any]) -> str:
 def _density(system: dict[str, Any]) -> str:
     """log p(x) per sample of a system that knows it, or its lower bound."""
     if found := system.get("likelihood"):
-        return _cell(None if found["nll_density"] is None else -found["nll_density"], "{:.3f}")
+        sign = "≥ " if found.get("bound") else ""
+        return _cell(None if found["nll_density"] is None else -found["nll_density"], sign + "{:.3f}")
     return _cell(system.get("elbo", {}).get("elbo/elbo"), "≥ {:.3f}")
 
 

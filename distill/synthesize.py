@@ -52,18 +52,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     require(arguments.out is not None, "--out", None, "a folder")
     require(arguments.seed >= 0, "--seed", arguments.seed, "0 or more")
     require(0 <= arguments.temperature < math.inf, "--temperature", arguments.temperature, "0 or more")
+    steps = arguments.projection
+    require(steps is None or steps >= 0, "--projection", steps, "0 or more")
     device = resolve_device(arguments.device)
     model = models.load_vocoder(arguments.checkpoint, device)
+    overlapping = possible(model.config.audio)
+    require(overlapping or not steps, "--projection", steps, "0: the frames of this model's analysis do not overlap")
     settings = _settings(model, arguments.method, arguments.speaker)
     if isinstance(model, Student):
         settings["engine"] = build(arguments.engine, model)
     else:
         require(arguments.engine == AUTO, "--engine", arguments.engine, f"{AUTO}: only students have engines")
     contours = contours_of(model, arguments.f0, arguments.transpose)
-    steps = arguments.projection
-    require(steps is None or steps >= 0, "--projection", steps, "0 or more")
-    overlapping = possible(model.config.audio)
-    require(overlapping or not steps, "--projection", steps, "0: the frames of this model's analysis do not overlap")
     other = contours is not None  # F0 than the mel's, whose bands state its own harmonics
     require(not (steps and other), "--projection", steps, "0 beside --f0 and --transpose: the mel has its own F0")
     out = Path(arguments.out)

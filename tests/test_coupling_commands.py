@@ -16,6 +16,7 @@ from distill.coupling.model import CouplingFlow
 from distill.coupling.train import main as train
 from distill.dequantization import UniformDequantizer
 from distill.evaluate import main as evaluate
+from distill.results import evaluation
 from distill.ship import main as ship
 from distill.synthesize import main as synthesize
 from distill.train import main as distil
@@ -175,6 +176,11 @@ def test_synthesis_evaluation_and_benchmark_take_it(place, tmp_path, capsys):
     found = json.loads((tmp_path / "seen" / "metrics.json").read_text())["systems"]
     nll = held_out(models.load(place / "run"), [clip]).nll
     assert found["run"]["likelihood"]["nll"] == pytest.approx(nll, rel=1e-5)
+    # Noise in the cells: wherever the figure is stated, as a bound.
+    stated = json.loads((tmp_path / "seen" / "metrics.json").read_text())
+    assert f"≥ {-found['run']['likelihood']['nll_density']:.3f}" in evaluation(stated)
+    assert f"<td>≤ {nll:.4f}</td>" in (tmp_path / "seen" / "report.html").read_text()
+    assert f"at most {nll:.4f} nats" in capsys.readouterr().out
     assert found["run"]["mean"]["mel_distance"] > 0
     file = str(tmp_path / "speed.json")
     call = [str(place / "run"), "--quick", "--seconds", "0.05", "--repeats", "1", "--out", file]
