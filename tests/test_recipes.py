@@ -212,7 +212,7 @@ def test_model_is_complete_and_numbers_are_numbers(name, monkeypatch):
             "segmentvae.yaml",
             "demo_wavevae.yaml",
         ]
-        for section in ["", *read(name)]
+        for section in ["", *(key for key, value in read(name).items() if isinstance(value, dict))]
     ],
 )
 def test_unknown_keys_are_refused(name, section, tmp_path, capsys):
