@@ -9,9 +9,10 @@ import torch
 from torch.distributions import LowRankMultivariateNormal, MultivariateNormal
 
 from distill import models
-from distill.latent.frame_systems import bound, draw, passes_of
+from distill.latent.frame_systems import bound, draw
 from distill.latent.frames import FIGURES, SECTION, Family, main
 from distill.latent.segmentvae import SegmentConfig, SegmentVAE
+from distill.speed.passes import passes_of
 from distill.vectors.data import VectorData
 from distill.vectors.distillation import begun, distil, divergence, drawn
 from distill.vectors.model import VectorConfig, VectorModel

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from distill import markers, models
 from distill.evaluate import write_json
-from distill.latent.frame_systems import POSTERIORS, System, passes_of, systems_of
+from distill.latent.frame_systems import POSTERIORS, System, systems_of
 from distill.latent.patches import load_patches
 from distill.latent.segmentvae import SegmentConfig
 from distill.latent.train import Patches
 from distill.latent.train import fit as fit_vae
 from distill.speed.machine import describe
+from distill.speed.passes import passes_of
 from distill.speed.timing import conditions, measure
 from distill.vectors.data import VectorData
 from distill.vectors.distillation import begun, distil, divergence

@@ -20,6 +20,7 @@ from distill.evaluate import write_json
 from distill.flows.base import Flow, Inverse, log_prob
 from distill.flows.vectors import VectorIAF
 from distill.speed.machine import describe
+from distill.speed.passes import passes_of
 from distill.speed.timing import conditions, measure
 from wavenet.arguments import parse_arguments
 from wavenet.config import require
@@ -77,7 +78,7 @@ def costs(size: int, width: int, batch: int, repeats: int) -> list[dict[str, Any
     returned, _ = iaf.inverse(iaf(vectors)[0])
     assert float((returned - vectors).abs().max()) < _TOLERANCE, "the two directions are not each other's inverse"
     runs = {(name, what): _operation(flow, what, vectors) for name, flow in flows.items() for what in OPERATIONS}
-    passes = {key: _passes(iaf, run) for key, run in runs.items()}
+    passes = {key: passes_of([[iaf.network]], run) for key, run in runs.items()}
     timings = measure({" ".join(key): run for key, run in runs.items()}, repeats)
     rows = []
     for (name, what), count in passes.items():
@@ -140,16 +141,3 @@ def _operation(flow: Flow, what: str, vectors: Tensor) -> Callable[[], object]:
     if what == "density":
         return lambda: log_prob(flow, Gaussian(zero, zero), vectors, None)
     return lambda: flow(vectors)
-
-
-def _passes(flow: VectorIAF, run: Callable[[], object]) -> int:
-    count = 0
-
-    def tick(*_: object) -> None:
-        nonlocal count
-        count += 1
-
-    hook = flow.network.register_forward_hook(tick)
-    run()
-    hook.remove()
-    return count

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distill.kl import flow_log_density
 from distill.vectors.data import VectorBatches, VectorData
 from distill.vectors.model import VectorModel
 from distill.vectors.train import KIND
@@ -62,7 +63,7 @@ def drawn(model: VectorModel, count: int, generator: torch.Generator | None) -> 
     noise = torch.randn(count, model.size, generator=generator).to(shift)
     vectors, log_det = model.chain(noise)
     zero = noise.new_zeros(())
-    return Gaussian(zero, zero).log_prob(noise).sum(1) - log_det, vectors
+    return flow_log_density(Gaussian(zero, zero), noise, log_det), vectors
 
 
 @torch.no_grad()
