@@ -9,7 +9,7 @@ from typing import Any
 from distill import models
 from distill.history import log_table
 from distill.metrics import METRICS
-from wavenet.corpora import SPLITS
+from wavenet.splits import SPLITS
 from wavenet.weights import Card, read_card
 
 SECTION = "weights"  # of docs/weights.md

@@ -37,6 +37,7 @@ from wavenet.likelihood import held_out
 from wavenet.manifest import Clip
 from wavenet.teacher import AUTO, SAMPLERS, Teacher
 
+ALL = "all"  # systems: models, their parts, and what needs no training
 _DEAF = 0.5  # word error rate on recordings beyond which a gap to it means nothing
 _Rows = dict[str, dict[str, float | None]]
 
@@ -161,12 +162,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not clips:
         raise UserError(f"{arguments.data}: found no usable recording among {len(problems)}, expected at least one")
     systems = {name: as_system(model, arguments.temperature, arguments.method) for name, model in loaded.items()}
-    informed: dict[str, System] = {}
-    for name, model in loaded.items():
+    compared, informed = arguments.systems == ALL, dict[str, System]()
+    for name, model in loaded.items() if compared else []:
         systems |= parts(name, model)
         informed |= from_recording(name, model)
-    seed, steps = arguments.seed, arguments.projection
-    metrics = evaluate(clips, systems, audio, out, seed, informed=informed, metrics=arguments.metrics, projection=steps)
+    steps = arguments.projection
+    metrics = evaluate(
+        clips,
+        systems,
+        audio,
+        out,
+        arguments.seed,
+        informed=informed,
+        baselines=None if compared else {},
+        metrics=arguments.metrics,
+        projection=steps,
+    )
+    if len({clip.speaker for clip in chosen}) > 1:
+        metrics["speakers"] = {clip.id: clip.speaker for clip in chosen}
     for name, model in loaded.items():
         if isinstance(model, Teacher | CouplingFlow):
             metrics["systems"][name]["likelihood"] = _likelihood(model, chosen)
@@ -201,6 +214,9 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--out", type=str, required=True, help="folder for metrics.json, report.html, sounds")
     parser.add_argument("--split", choices=("test", "dev"), help="test, or dev where a corpus has no test clips")
     parser.add_argument("--clips", type=int, default=8, help="at most so many clips")
+    parser.add_argument(
+        "--systems", choices=(ALL, "models"), default=ALL, help="all, or without what the models are compared with"
+    )
     parser.add_argument("--metrics", choices=SETS, default="all", help="all, or without PESQ, DNSMOS and word errors")
     parser.add_argument("--seed", type=int, default=0, help="the noise is drawn from the seed and each clip's name")
     parser.add_argument("--temperature", type=float, default=1.0, help="scales the noise")

@@ -10,8 +10,9 @@ from typing import Any
 import jsonargparse
 import numpy as np
 
+from distill.intervals import students
 from distill.markers import fill
-from distill.metrics import METRICS
+from distill.metrics import METRICS, Metric
 from distill.report import sound_path
 from distill.speed.tables import markdown_table
 from wavenet.arguments import parse_arguments
@@ -28,6 +29,16 @@ _COLUMNS = {
     "voicing_error": ("voicing error", "{:.2f}"),
     "voiced_autocorrelation": ("voiced autocorrelation", "{:.2f}"),
 }
+_BY_SPEAKER = (
+    "mel_distance",
+    "f0_rmse_cents",
+    "f0_within_3_percent",
+    "voicing_error",
+    "band_error",
+    "stoi",
+    "pesq",
+    "dnsmos_ovrl",
+)
 
 
 @command("fill-results")
@@ -63,7 +74,7 @@ def _fill_section(run: Path, page: Path, docs: Path, section: str) -> int:
     draw(run, metrics | {"metrics": metrics["systems"]}, picture_path)
     clip = metrics["clips"][0]
     caption = f"![Spectrograms of {clip} through every system]({picture_path.name})"
-    fill(page, f"{evaluation(metrics)}\n\n{caption}", section)
+    fill(page, "\n\n".join([evaluation(metrics), *by_speaker(metrics), caption]), section)
     return 0
 
 
@@ -77,14 +88,30 @@ def evaluation(metrics: dict[str, Any]) -> str:
     for name, metric in METRICS.items():
         values = [(system["mean"].get(name), system["ci95"].get(name)) for system in systems.values()]
         if any(value is not None for value, _ in values):
-            title = f"{metric.heading} [{metric.unit}]" if metric.unit else metric.heading
-            lines.append(f"| {title} | " + " | ".join(_with_interval(*pair) for pair in values) + " |")
+            lines.append(f"| {_title(metric)} | " + " | ".join(_with_interval(*pair) for pair in values) + " |")
     densities = [_density(system) for system in systems.values()]
     if any(value != "-" for value in densities):
         lines.append("| log density, held out [nats/sample] | " + " | ".join(densities) + " |")
     steps = metrics.get("projection", 0)
     projected = f"; what every system made was brought to its mel in {steps} steps" if steps else ""
     return f"{len(metrics['clips'])} clips{_fewer(metrics)}{projected}.\n\n" + "\n".join(lines)
+
+
+def by_speaker(metrics: dict[str, Any]) -> list[str]:
+    """A table of every speaker's means, a system a line; none where the clips are of one speaker."""
+    speakers: dict[str, str] = metrics.get("speakers", {})
+    names = [name for name in _BY_SPEAKER if name in metrics["metrics"]]
+    headings = [
+        f"{METRICS[name].heading} [{unit}]" if (unit := METRICS[name].unit) else METRICS[name].heading for name in names
+    ]
+    lines = ["| speaker | clips | system | " + " | ".join(headings) + " |", "|---|---:|---|" + "---:|" * len(names)]
+    for speaker in sorted(set(speakers.values())):
+        clips = [clip for clip in metrics["clips"] if speakers[clip] == speaker]
+        for system, found in metrics["systems"].items():
+            means = [students([found["clips"][clip].get(name) for clip in clips]).mean for name in names]
+            cells = [_with_interval(mean, None) for mean in means]
+            lines.append(f"| {speaker} | {len(clips)} | {system} | " + " | ".join(cells) + " |")
+    return ["\n".join(lines)] if speakers else []
 
 
 def _fewer(metrics: dict[str, Any]) -> str:
@@ -143,6 +170,10 @@ def draw(run: Path, figures: dict[str, Any], path: Path) -> None:
 
 def _cell(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
+
+
+def _title(metric: Metric) -> str:
+    return f"{metric.heading} [{metric.unit}]" if metric.unit else metric.heading
 
 
 def _with_interval(value: float | None, width: float | None) -> str:

@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from wavenet.audio import write_audio
-from wavenet.corpora import assign_splits, scan, split_by_seed
+from wavenet.corpora import scan
 from wavenet.errors import UserError
 
 
@@ -121,57 +121,6 @@ def test_wrong_roots_are_named(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00bad")
     with pytest.raises(UserError, match=r"list\.txt: found bytes that are no UTF-8"):
         scan(tmp_path / "list.txt")
-
-
-def test_the_corpus_own_lists_are_honoured(tmp_path):
-    for name in ("a", "b", "c", "d", "e"):
-        _put(tmp_path / "one" / f"{name}.wav")
-    _put(tmp_path / "train.txt", "one/a.wav|some text\none/b\n")
-    _put(tmp_path / "dev.txt", "c\n./one/zzz.wav\n")
-    _put(tmp_path / "test.txt", "one/d.wav\r\n")
-    found = scan(tmp_path)
-    assert {r.path.stem: r.split for r in found.recordings} == {"a": "train", "b": "train", "c": "dev", "d": "test"}
-    assert "dev.txt: 1 lines name no recording of this corpus" in found.notes
-    assert "1 recordings are in none of train.txt, dev.txt, test.txt: not used" in found.notes
-    assert assign_splits(found.recordings, 0.5, 0.5, seed=3) == found.recordings
-    (tmp_path / "train.txt").unlink()
-    assert {r.path.stem: r.split for r in scan(tmp_path).recordings}["e"] == "train"
-
-
-def test_contradicting_and_foreign_lists_are_refused(tmp_path):
-    for name in ("a", "b"):
-        _put(tmp_path / f"{name}.wav")
-    _put(tmp_path / "train.txt", "a\nb\n")
-    _put(tmp_path / "dev.txt", "b\n")
-    with pytest.raises(UserError, match=r"dev\.txt: found b, expected it in one list only \(also in train\.txt\)"):
-        scan(tmp_path)
-    _put(tmp_path / "dev.txt", "q\n")
-    with pytest.raises(UserError, match=r"dev\.txt: found no line that names a recording"):
-        scan(tmp_path)
-
-
-def test_splits_are_dealt_by_the_seed_alone():
-    ids = [f"clip{i}" for i in range(100)]
-    dealt = split_by_seed(ids, 7, 0.1, seed=5)
-    assert [list(dealt.values()).count(name) for name in ("train", "dev", "test")] == [83, 7, 10]
-    assert split_by_seed(ids[::-1], 7, 0.1, seed=5) == dealt
-    assert split_by_seed(ids, 7, 0.1, seed=6) != dealt
-    more = split_by_seed([*ids, "new"], 7, 0.1, seed=5)
-    assert sum(more[name] != dealt[name] for name in ids) <= 2
-
-
-def test_sizes_of_splits():
-    ids = [f"clip{i}" for i in range(10)]
-    counts = [
-        list(split_by_seed(ids, dev, test, 0).values()).count("train") for dev, test in ((0.02, 0.02), (0, 0), (3, 0))
-    ]
-    assert counts == [8, 10, 7]
-    assert split_by_seed(["a", "b"], 0.02, 0.02, 0) == {"a": "train", "b": "train"}
-    with pytest.raises(UserError, match="found 10 clips, expected fewer than the 10"):
-        split_by_seed(ids, 5, 5, 0)
-    for size in (-1, 2.5):
-        with pytest.raises(UserError, match=f"dev: found {size}, expected a share below 1"):
-            split_by_seed(ids, size, 0, 0)
 
 
 def test_a_file_name_that_is_not_utf8_is_left_out_and_named(tmp_path):

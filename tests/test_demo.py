@@ -176,6 +176,19 @@ def test_an_evaluation_fills_its_section_with_every_measured_metric(run, tmp_pat
     assert results.main([str(tmp_path), "--section", "hour"]) == 2
 
 
+def test_an_evaluation_of_several_speakers_has_a_table_of_each():
+    clips = {"a": {"stoi": 0.9, "pesq": 2.0}, "b": {"stoi": 0.8, "pesq": None}, "c": {"stoi": 0.7, "pesq": 3.0}}
+    metrics = {"clips": list(clips), "metrics": ["stoi", "pesq"], "systems": {"x": {"clips": clips}}}
+    assert results.by_speaker(metrics) == []
+    (table,) = results.by_speaker(metrics | {"speakers": {"a": "eve", "b": "adam", "c": "eve"}})
+    assert table.split("\n") == [
+        "| speaker | clips | system | STOI | PESQ [MOS] |",
+        "|---|---:|---|---:|---:|",
+        "| adam | 1 | x | 0.800 | - |",
+        "| eve | 2 | x | 0.800 | 2.500 |",
+    ]
+
+
 def test_an_evaluation_says_what_only_some_clips_could_tell():
     clips = {"a": {"stoi": 0.9, "wer": 0.5}, "b": {"stoi": 0.8, "wer": None}, "c": {"stoi": 0.7}}
     system = {"mean": {"stoi": 0.8, "wer": 0.5}, "ci95": {"stoi": 0.1, "wer": None}, "clips": clips}

@@ -287,6 +287,21 @@ def test_checkpoints_from_disk(tmp_path):
     assert systems["teacher"]["likelihood"]["bits"] == pytest.approx(wanted.nll / math.log(2), rel=1e-5)
     assert "likelihood" not in systems["student"]
     assert "Three." in (out / "report.html").read_text(encoding="utf-8")
+    bare = [
+        "--data",
+        str(tmp_path / "data"),
+        "--out",
+        str(tmp_path / "bare"),
+        "--metrics",
+        "fast",
+        "--systems",
+        "models",
+    ]
+    assert main([*paths, *bare]) == 0
+    alone = json.loads((tmp_path / "bare" / "metrics.json").read_text(encoding="utf-8"))["systems"]
+    assert list(alone) == [RECORDING, "teacher", "student"]
+    assert alone["student"]["clips"] == systems["student"]["clips"]
+    assert "speakers" not in json.loads((out / "metrics.json").read_text(encoding="utf-8"))
 
 
 def test_every_system_but_the_recording_is_projected(tmp_path):

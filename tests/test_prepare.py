@@ -14,6 +14,7 @@ import torch
 from wavenet.audio import read_audio
 from wavenet.config import AudioConfig
 from wavenet.data import CropDataset, open_corpus
+from wavenet.manifest import read_metadata
 from wavenet.prepare import main
 
 AUDIO = AudioConfig(8000, 256, 256, 64, 20, 0.0, 4000.0)
@@ -192,6 +193,33 @@ def test_user_mistakes_are_one_line_and_status_2(root, tmp_path, capsys):
         assert message in line
     assert {name: state for name, state in _state(tmp_path).items() if name in before} == before
     assert not (tmp_path / "new").exists()
+
+
+def test_several_roots_with_lists_of_their_own(root, tmp_path, capsys):
+    other, out = tmp_path / "other", tmp_path / "out"
+    other.mkdir()
+    soundfile.write(other / "take.wav", _speech(6000, 50), 8000)
+    (tmp_path / "dev.txt").write_text("corpus/clip1.flac\nclip2\n")
+    (tmp_path / "test.txt").write_text("clip3\n")
+
+    def prepare(*options: str) -> int:
+        return main(["--root", str(root), str(other), "--out", str(out), *SETTINGS, *options])
+
+    lists = ("--dev_list", str(tmp_path / "dev.txt"), "--test_list", str(tmp_path / "test.txt"))
+    assert prepare(*lists, "--speaker", "anna") == 0
+    corpus = open_corpus(str(out), AUDIO)
+    assert [[clip.id for clip in clips] for clips in (corpus.dev, corpus.test)] == [["clip1", "clip2"], ["clip3"]]
+    assert len(corpus.train) == 8
+    assert "take" in {clip.id for clip in corpus.train}
+    assert corpus.speakers == ["anna"]
+    assert read_metadata(out)["source"]["name"] == "corpus + other"
+    capsys.readouterr()
+    assert prepare(*lists) == 0, "the same again finds all there"
+    (tmp_path / "test.txt").write_text("clip4\n")
+    assert prepare(*lists) == 2, "what was held out is not trained on by changing a list"
+    assert "found another corpus or other settings there (lists" in capsys.readouterr().err
+    assert prepare("--test_list", str(tmp_path / "gone.txt")) == 2
+    assert "gone.txt: found no such file" in capsys.readouterr().err
 
 
 def test_a_changed_recording_does_not_overwrite(root, tmp_path, capsys):

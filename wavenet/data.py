@@ -21,11 +21,12 @@ from torch.utils.data import Dataset
 
 from wavenet.audio import read_audio, read_info, read_segment, resampled_length
 from wavenet.config import AudioConfig, require
-from wavenet.corpora import DEFAULT_SHARE, SPLITS, assign_splits, scan
+from wavenet.corpora import scan
 from wavenet.errors import UserError
 from wavenet.features import LogMel
 from wavenet.manifest import Clip, is_prepared, read_manifest
 from wavenet.pitch.contour import Pitch
+from wavenet.splits import DEFAULT_SHARE, SPLITS, assign_splits
 
 BUNDLED = "bundled"
 _CACHE_SAMPLES = 32 * 2**20  # 128 MiB of float32 for each process that reads

@@ -13,8 +13,8 @@ from typing import Any
 
 from wavenet.arguments import to_dict
 from wavenet.config import AudioConfig
-from wavenet.corpora import SPLITS
 from wavenet.errors import UserError
+from wavenet.splits import SPLITS
 
 FORMAT = "wavenet-corpus 1"
 COLUMNS = ("id", "path", "speaker", "split", "frames", "sample_rate", "text")

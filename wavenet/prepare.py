@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from wavenet.arguments import parse_arguments, to_dict
 from wavenet.audio import read_audio, read_info, resampled_length, write_audio
 from wavenet.config import AudioConfig, require
-from wavenet.corpora import DEFAULT_SHARE, SPLITS, Recording, Scan, assign_splits, scan
+from wavenet.corpora import Scan, scan
 from wavenet.data import corpus_folder
 from wavenet.errors import DONE, SOME_FAILED, UserError, command
 from wavenet.features import LogMel
@@ -36,6 +36,7 @@ from wavenet.manifest import (
     write_manifest,
     write_metadata,
 )
+from wavenet.splits import DEFAULT_SHARE, SPLITS, Recording, assign_splits
 
 SILENCE_PEAK = 1e-3  # -60 dBFS
 
@@ -67,21 +68,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_arguments(_parser(), argv)
     rules = Rules(options.min_seconds, options.max_clipped)
     require(options.seed >= 0, "seed", options.seed, "0 or more")
-    root, out = corpus_folder(options.root), Path(options.out)
-    found = _scan_raw(root, out)
+    roots, out = [corpus_folder(root) for root in options.root], Path(options.out)
+    lists = {name: files for name in SPLITS if (files := [Path(file) for file in options[f"{name}_list"] or []])}
+    found = _scan_raw(roots, out, lists)
+    if options.speaker:
+        found.recordings = [dataclasses.replace(r, speaker=options.speaker) for r in found.recordings]
     assign_splits(found.recordings, options.dev, options.test, options.seed)  # sizes that cannot be are refused now
     identity = {
         "format": FORMAT,
-        "source": {"name": root.resolve().name, "layout": found.layout, "ids": _digest(found.recordings)},
+        "source": {
+            "name": " + ".join(root.resolve().name for root in roots),
+            "layout": found.layout,
+            "ids": _digest(r.id for r in found.recordings),
+        },
         "audio": to_dict(options.audio),
         "audio_fingerprint": fingerprint(options.audio),
         "rules": dataclasses.asdict(rules),
     }
     split = {"seed": options.seed, "dev": options.dev, "test": options.test}
+    if lists:
+        split["lists"] = _digest(f"{recording.id}|{recording.split}" for recording in found.recordings)
     mel_cache = _claim(out, identity, split) or options.cache_mel
     report = _write_all(found, out, options.audio, rules, mel_cache)
     if not report.frames:
-        raise UserError(f"{root}: found no usable recording among {len(found.recordings)}, expected at least one")
+        raise UserError(
+            f"{', '.join(options.root)}: found no usable recording among {len(found.recordings)}, expected at least one"
+        )
     clips = _clips(found.recordings, report.frames, out, options)
     write_manifest(out, clips)
     counts = {name: sum(clip.split == name for clip in clips) for name in SPLITS}
@@ -120,7 +132,9 @@ def prepare_recording(
 
 def _parser() -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(prog="wavenet-prepare", description=__doc__)
-    parser.add_argument("--root", type=str, required=True, help="corpus folder, list of files, or `bundled`")
+    parser.add_argument(
+        "--root", type=str, nargs="+", required=True, help="corpus folders, lists of files, or `bundled`"
+    )
     parser.add_argument("--out", type=str, required=True, help="new folder, or one that an interrupted run left")
     parser.add_argument(
         "--dev", type=float, default=DEFAULT_SHARE, help="clips to develop on: a share, or a number from 1"
@@ -128,6 +142,10 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument(
         "--test", type=float, default=DEFAULT_SHARE, help="clips to test on: a share, or a number from 1"
     )
+    parser.add_argument("--speaker", type=str, help="who speaks in all of them (default: as the layout says)")
+    for name in SPLITS:
+        what = f"which recordings are {name}: lists of ids or paths, in the place of the corpus's own"
+        parser.add_argument(f"--{name}_list", type=str, nargs="+", help=what)
     parser.add_argument("--seed", type=int, default=0, help="of the split, where the corpus brings no lists of its own")
     parser.add_argument("--min_seconds", type=float, default=Rules.min_seconds, help="leave out shorter recordings")
     parser.add_argument(
@@ -141,16 +159,17 @@ def _parser() -> jsonargparse.ArgumentParser:
     return parser
 
 
-def _scan_raw(root: Path, out: Path) -> Scan:
-    if root.is_dir() and is_prepared(root):
-        raise UserError(f"{root}: found a prepared corpus, expected recordings that are not prepared yet")
-    if root.is_dir() and root.resolve() in (out.resolve(), *out.resolve().parents):
-        raise UserError(f"{out}: found a folder inside the corpus, expected one outside of {root}")
-    return scan(root)
+def _scan_raw(roots: Sequence[Path], out: Path, lists: Mapping[str, Sequence[Path]]) -> Scan:
+    for root in roots:
+        if root.is_dir() and is_prepared(root):
+            raise UserError(f"{root}: found a prepared corpus, expected recordings that are not prepared yet")
+        if root.is_dir() and root.resolve() in (out.resolve(), *out.resolve().parents):
+            raise UserError(f"{out}: found a folder inside the corpus, expected one outside of {root}")
+    return scan(*roots, lists=lists)
 
 
-def _digest(recordings: Sequence[Recording]) -> str:
-    return hashlib.sha256("\n".join(recording.id for recording in recordings).encode()).hexdigest()[:16]
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _claim(out: Path, identity: dict[str, Any], split: dict[str, Any]) -> bool:

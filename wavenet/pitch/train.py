@@ -17,7 +17,6 @@ from torch.utils.data import Dataset
 from wavenet import checkpoint
 from wavenet.arguments import from_dict, parse_arguments, to_dict
 from wavenet.config import DataConfig, PitchConfig, PitchDataConfig, TrainConfig
-from wavenet.corpora import SPLITS
 from wavenet.data import Batch, Corpus, CropDataset, load_clip, open_corpus
 from wavenet.errors import DONE, UserError, command
 from wavenet.manifest import Clip
@@ -25,6 +24,7 @@ from wavenet.pitch.accuracy import pitch_errors
 from wavenet.pitch.labels import LABELS, Labels, PitchedCrops, label
 from wavenet.pitch.net import PitchNet
 from wavenet.pitch.speed import Played
+from wavenet.splits import SPLITS
 from wavenet.statistics import corpus_statistics
 from wavenet.train import open_training_corpus, record_of
 from wavenet.trainer import Task, Validation, train
