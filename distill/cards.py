@@ -13,6 +13,7 @@ from wavenet.splits import SPLITS
 from wavenet.weights import Card, read_card
 
 SECTION = "weights"  # of docs/weights.md
+OWN, PROJECTED = "evaluation", "projected"  # what a card's figures are of: the model's samples, or those at their mel
 _HEADINGS = ("name", "kind", "rate [Hz]", "parameters", "MB", "corpus", "licence", "steps", "figures")
 _KEY_FIGURES = ("pesq", "stoi", "mel_distance")
 _VALIDATION = {  # heading and unit of what a training measures on held-out clips
@@ -51,7 +52,7 @@ def tables(paths: Mapping[str, Path]) -> str:
 
 def key_figures(card: Card) -> str:
     """The figures that a line has room for: of the evaluation, else of the last validation."""
-    evaluation, validation = card.metrics.get("evaluation", {}), card.metrics.get("validation", {})
+    evaluation, validation = card.metrics.get(OWN, {}), card.metrics.get("validation", {})
     found = [_evaluated(name, evaluation[name]) for name in _KEY_FIGURES if name in evaluation]
     if not found:
         found = [_validated(name, validation[name]) for name in ("nll", "kl/kl", "elbo/elbo") if name in validation]
@@ -87,15 +88,28 @@ def _details(card: Card) -> str:
         f"licence {corpus['licence']}. Licence of the weights: {card.licence}.",
     ]
     commands = "\n".join(card.commands)
-    measured, judged = _known(card, "evaluation", METRICS), _known(card, "validation", _VALIDATION)
-    figures = [f"| {_heading(name)} | {_number(value)} |" for name, value in measured]
-    figures += [f"| {_validation_heading(name)} | {_number(value)} |" for name, value in judged]
-    count = card.metrics.get("evaluation", {}).get("clips")
-    title = "held out" if count is None else f"held out, means over {count} test clips"
-    table = "\n".join([f"| {title} | |", "|---|---:|", *figures])
-    parts = [lines[0], "\n".join(lines[1:]), f"```text\n{commands}\n```", *([table] if figures else [])]
+    table = _figures(card)
+    parts = [lines[0], "\n".join(lines[1:]), f"```text\n{commands}\n```", *([table] if table else [])]
     log = card.metrics.get("log", [])
     return "\n\n".join([*parts, *(["On held-out clips, as it was trained:", log_table(log)] if log else [])])
+
+
+def _figures(card: Card) -> str:
+    """A line a measure; a column more where the samples were measured at their mel too. "" where nothing was."""
+    own, projected = dict(_known(card, OWN, METRICS)), dict(_known(card, PROJECTED, METRICS))
+    rows = [
+        (_heading(name), own.get(name), projected.get(name)) for name in METRICS if name in own or name in projected
+    ]
+    rows += [(_validation_heading(name), value, None) for name, value in _known(card, "validation", _VALIDATION)]
+    count = card.metrics.get(OWN, card.metrics.get(PROJECTED, {})).get("clips")
+    title = "held out" if count is None else f"held out, means over {count} test clips"
+    columns = ["own samples", f"projected, {card.metrics[PROJECTED]['steps']} steps"] if projected else [""]
+    heading = "".join(f" {column} |" if column else " |" for column in columns)
+    lines = [f"| {title} |{heading}", "|---|" + "---:|" * len(columns)]
+    for heading, *values in rows:
+        cells = ["-" if value is None else _number(value) for value in values[: len(columns)]]
+        lines.append("| " + " | ".join([heading, *cells]) + " |")
+    return "\n".join(lines) if rows else ""
 
 
 def _known(card: Card, part: str, known: Mapping[str, Any]) -> list[tuple[str, float]]:

@@ -12,7 +12,7 @@ from typing import Any
 import jsonargparse
 
 from distill import models
-from distill.cards import SECTION, tables
+from distill.cards import OWN, PROJECTED, SECTION, tables
 from distill.history import after, history
 from distill.markers import check, fill
 from distill.metrics import METRICS
@@ -35,7 +35,7 @@ _COMMANDS = {
     "pitch": "wavenet-train-pitch",
     "phones": "distill-train-phones",
 }
-_OF_A_RUN = ("name", "corpus", "corpus_name", "licence", "corpus_licence", "teacher", "init", "pitch", "commands")
+_OF_A_RUN = ("name", "corpus", "corpus_name", "licence", "corpus_licence", "teacher", "init", "pitch")
 _OF_THE_MACHINE = {"data": ("root", "workers", "digest"), "train": ("device", "threads")}
 
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """RUN --name NAME --corpus DIR --licence ID: the weights to use of a run, and their card, as one safetensors file.
 
     The card says what the weights are and come from: configuration, corpus, steps, figures. The same run gives the same
-    bytes; weights above 12 MB are refused. WEIGHTS --metrics FILE: the same weights, with figures of a new evaluation.
+    bytes; weights above 12 MB are refused. WEIGHTS --metrics FILE...: the same weights, new figures.
     --page alone writes the cards of what the package ships into a page.
     """
     arguments = parse_arguments(_parser(), argv)
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check(page, SECTION)
     require(arguments.run is not None or page is not None, "RUN", arguments.run, "a run folder, or --page alone")
     if arguments.run is not None and (place := weights.find(arguments.run)).suffix == SUFFIX:
-        _measured_again(place, arguments)
+        _stated_again(place, arguments)
     elif arguments.run is not None:
         for option in ("name", "corpus", "licence"):
             require(arguments[option] is not None, f"--{option}", None, "a value, to ship a run")
@@ -96,18 +96,21 @@ def _place(arguments: jsonargparse.Namespace, name: str) -> Path:
     return out
 
 
-def _measured_again(place: Path, arguments: jsonargparse.Namespace) -> None:
-    """The same weights and card, but for the figures of an evaluation."""
+def _stated_again(place: Path, arguments: jsonargparse.Namespace) -> None:
+    """The same weights and card, but for the figures of evaluations and for how the commands are told."""
     for option in _OF_A_RUN:
         require(arguments[option] is None, f"--{option}", arguments[option], f"none: the card of {place.name} says it")
-    require(arguments.metrics is not None, "--metrics", None, f"metrics.json of an evaluation of {place.name}")
+    new = arguments.metrics or arguments.commands
+    require(new is not None, "--metrics", None, f"metrics.json of an evaluation of {place.name}, or --commands")
     card, tensors = weights.read(place)
     out = _place(arguments, card.name)
     systems = [card.name, place.stem] if arguments.system is None else [arguments.system]
-    figures = {"evaluation": _evaluation(Path(arguments.metrics), systems)}
+    figures = _evaluations(arguments.metrics, systems)
+    commands = list(arguments.commands or card.commands)
     out.parent.mkdir(parents=True, exist_ok=True)
-    weights.write(out, dataclasses.replace(card, metrics=dict(card.metrics) | figures), tensors)
-    print(f"{out}: {card.kind}, {out.stat().st_size / 1e6:.2f} MB, figures of {figures['evaluation']['clips']} clips")
+    weights.write(out, dataclasses.replace(card, metrics=dict(card.metrics) | figures, commands=commands), tensors)
+    of = "".join(f", figures of {found['clips']} clips ({part})" for part, found in figures.items())
+    print(f"{out}: {card.kind}, {out.stat().st_size / 1e6:.2f} MB{of}")
 
 
 def with_pitch_network(stored: checkpoint.Checkpoint, pitch: str, run: str) -> checkpoint.Checkpoint:
@@ -133,7 +136,7 @@ def card_of(
     *,
     corpus_licence: str | None = None,
     corpus_name: str | None = None,
-    metrics: str | None = None,
+    metrics: Sequence[str] | None = None,
     system: str | None = None,
     teacher: str | None = None,
     init: str | None = None,
@@ -220,10 +223,8 @@ def _corpus(root: str, audio: AudioConfig, record: dict[str, Any], run: Path) ->
     return {"hours": round(seconds / audio.sample_rate / 3600, 4), "splits": splits}
 
 
-def _figures(run: Path, path: str | None, systems: Sequence[str]) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
-    if path is not None:
-        figures["evaluation"] = _evaluation(Path(path), systems)
+def _figures(run: Path, paths: Sequence[str] | None, systems: Sequence[str]) -> dict[str, Any]:
+    figures = _evaluations(paths, systems)
     if run.is_dir() and (run / LOG).is_file():
         judged = [line for line in read_metrics(run) if any(name.startswith("validation/") for name in line)]
         if judged:
@@ -232,7 +233,18 @@ def _figures(run: Path, path: str | None, systems: Sequence[str]) -> dict[str, A
     return figures
 
 
-def _evaluation(path: Path, systems: Sequence[str]) -> dict[str, Any]:
+def _evaluations(paths: Sequence[str] | None, systems: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """{"evaluation": of the model's own samples, "projected": of those brought to their mel}, what there is of them."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in paths or []:
+        part, figures = _evaluation(Path(path), systems)
+        which = "of projected samples" if part == PROJECTED else "of the model's own samples"
+        require(part not in found, "--metrics", path, f"one evaluation {which}")
+        found[part] = figures
+    return found
+
+
+def _evaluation(path: Path, systems: Sequence[str]) -> tuple[str, dict[str, Any]]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         known, clips = found["systems"], len(found["clips"])
@@ -245,8 +257,9 @@ def _evaluation(path: Path, systems: Sequence[str]) -> dict[str, Any]:
     if chosen is None:
         listed = " or ".join(repr(name) for name in dict.fromkeys(systems))
         raise UserError(f"--system: found no {listed} in {path}, expected one of {', '.join(map(repr, known))}")
-    require(not found.get("projection"), "--metrics", path, "an evaluation of the models' own samples (--projection 0)")
-    return {"clips": clips} | {name: round(means[name], 6) for name in METRICS if means.get(name) is not None}
+    figures = {"clips": clips} | {name: round(means[name], 6) for name in METRICS if means.get(name) is not None}
+    steps = found.get("projection", 0)
+    return (PROJECTED, {"steps": steps} | figures) if steps else (OWN, figures)
 
 
 def _parser() -> jsonargparse.ArgumentParser:
@@ -258,7 +271,8 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--corpus_name", "--corpus-name", type=str, help="its name (default: the folder's)")
     parser.add_argument("--licence", type=str, help="of the weights, e.g. CC0-1.0")
     parser.add_argument("--corpus_licence", "--corpus-licence", type=str, help="of the corpus (default: the same)")
-    parser.add_argument("--metrics", type=str, help="metrics.json of an evaluation that has it")
+    own = "metrics.json of an evaluation that has it: of its own samples, of projected ones, or both"
+    parser.add_argument("--metrics", type=str, nargs="+", help=own)
     parser.add_argument("--system", type=str, help="its name there (default: the name, or the run folder's)")
     parser.add_argument("--teacher", type=str, help="of a student: shipped weights, a file or a run; checked")
     parser.add_argument("--init", type=str, help="weights that the run began with: their steps and log come first")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wavenet.device import full_precision, resolve_device
+from wavenet.device import full_precision, in_bf16, resolve_device
 from wavenet.errors import UserError
 
 
@@ -24,6 +24,16 @@ def test_a_gpu_that_is_not_there_is_refused(name):
         pytest.skip("this machine has a GPU")
     with pytest.raises(UserError, match=f"device: found '{name}'"):
         resolve_device(name)
+
+
+@pytest.mark.parametrize("able", [False, True])
+def test_bfloat16_is_chosen_where_the_machine_multiplies_in_it(monkeypatch, able):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: able)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: able and not including_emulation)
+    for device in ("cpu", "cuda", "cuda:1"):
+        assert in_bf16("auto", device) is able
+        assert in_bf16("bf16", device)
+        assert not in_bf16("none", device)
 
 
 def test_full_precision_turns_tf32_off_and_restores_it():

@@ -131,8 +131,8 @@ def test_the_log_and_steps_of_what_a_run_began_with_come_first(made, work, capsy
         ("student", ["--teacher", "teacher", "--metrics", "corpus/train.txt"], "expected metrics.json"),
         (
             "student",
-            ["--teacher", "teacher", "--metrics", "projected.json"],
-            "expected an evaluation of the models",
+            ["--teacher", "teacher", "--metrics", "metrics.json", "metrics.json"],
+            "metrics.json', expected one evaluation of the model's own samples",
         ),
         ("teacher", ["--metrics", "metrics.json"], "--system: found no 'teacher' in"),
         ("teacher", ["--teacher", "teacher"], "expected none for a teacher"),
@@ -181,6 +181,26 @@ def test_figures_measured_again_change_nothing_else(made, work, capsys):
         assert ship(wrong) == 2
         assert message in capsys.readouterr().err
     assert weights.read_card(work / "student.safetensors") == after
+
+
+def test_projected_figures_have_a_column_and_commands_can_be_told_again(made, work, capsys):
+    files = [str(made / "metrics.json"), str(made / "projected.json")]
+    assert ship(call(made, "student", "--teacher", str(made / "teacher"), "--metrics", *files)) == 0
+    before, _ = weights.read(work / "student.safetensors")
+    assert before.metrics["projected"] == {"steps": 16, "clips": 1, "pesq": 2.0, "mel_distance": 0.25}
+    page = tables({"student": work / "student.safetensors"})
+    assert "| held out, means over 1 test clips | own samples | projected, 16 steps |" in page
+    assert "| PESQ [MOS] | 2.00 | 2.00 |" in page
+    assert re.search(r"\| KL to the teacher \[nats/sample\], in training \| [-.0-9]+ \| - \|", page)
+    systems = {"student": {"clips": {}, "mean": {"stoi": 0.9}}}
+    (work / "new.json").write_text(json.dumps({"clips": ["one"], "projection": 8, "systems": systems}))
+    again = ["student.safetensors", "--overwrite", "--metrics", "new.json", "--commands", "first", "then"]
+    assert ship(again) == 0
+    assert capsys.readouterr().out.endswith("figures of 1 clips (projected)\n")
+    after, _ = weights.read(work / "student.safetensors")
+    assert after.commands == ["first", "then"]
+    assert after.metrics == before.metrics | {"projected": {"steps": 8, "clips": 1, "stoi": 0.9}}
+    assert dataclasses.replace(after, metrics=before.metrics, commands=before.commands) == before
 
 
 def test_another_corpus_is_refused(made, work, capsys):

@@ -190,3 +190,14 @@ def test_bf16_autocast_reaches_the_model_and_not_the_weights(tmp_path):
     train(toy, dataclasses.replace(CONFIG, steps=1, autocast="bf16"), Pairs(), 0, tmp_path / "run")
     assert seen[0] == torch.bfloat16
     assert checkpoint.load(tmp_path / "run").model_state["0.weight"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("able", [False, True])
+def test_autocast_auto_follows_the_machine_and_says_so(tmp_path, monkeypatch, capsys, able):
+    seen = []
+    toy = task({})
+    toy.model[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: able)
+    train(toy, dataclasses.replace(CONFIG, steps=1, autocast="auto"), Pairs(), 0, tmp_path / "run")
+    assert seen[0] == (torch.bfloat16 if able else torch.float32)
+    assert f"train.autocast auto: {'bf16' if able else 'none'}" in capsys.readouterr().err

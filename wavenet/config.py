@@ -188,7 +188,10 @@ class PitchDataConfig(DataConfig):
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """The one training loop. Schedules count steps: warm-up, flat share, then the named decay to final_ratio."""
+    """The one training loop. Schedules count steps: warm-up, flat share, then the named decay to final_ratio.
+
+    autocast: auto is bf16 where the machine has instructions for it (wavenet.device.in_bf16), else none.
+    """
 
     steps: int = 1_000_000
     batch_size: int = 8
@@ -204,7 +207,7 @@ class TrainConfig:
     halve_every: int = 200_000
     clip_norm: float = 1.0
     ema_decay: float = 0.999
-    autocast: Literal["none", "bf16"] = "none"
+    autocast: Literal["none", "bf16", "auto"] = "none"
     seed: int = 0
     device: str = "cpu"
     threads: int = 0

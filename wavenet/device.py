@@ -27,6 +27,19 @@ def resolve_device(name: str) -> str:
     return name
 
 
+def in_bf16(autocast: str, device: str) -> bool:
+    """Whether a training with this `train.autocast` (none, bf16, auto) multiplies in bfloat16 on this device.
+
+    auto: where the processor or the GPU has instructions for it. A processor without them emulates bfloat16, and a
+    training step takes several times what it takes in float32.
+    """
+    if autocast != "auto":
+        return autocast == "bf16"
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported()
+
+
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
     """Float32 is float32: no TF32 on a GPU meanwhile.

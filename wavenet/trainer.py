@@ -24,7 +24,7 @@ from wavenet import checkpoint
 from wavenet.arguments import to_dict
 from wavenet.batches import Guarded, moved
 from wavenet.config import TrainConfig
-from wavenet.device import resolve_device
+from wavenet.device import in_bf16, resolve_device
 from wavenet.errors import DONE, INTERRUPTED, Stopped, UserError
 from wavenet.heap import kept_heap
 from wavenet.interrupt import Interruption, leave_signals_to_the_loop
@@ -97,6 +97,7 @@ def _defaults(task: Task) -> dict[str, Any]:
 class _Loop:
     def __init__(self, task: Task, config: TrainConfig, device: torch.device, run: Run) -> None:
         self.task, self.config, self.device, self.run_folder = task, config, device, run
+        self.bf16 = in_bf16(config.autocast, str(device))
         self.model = task.model.to(self.device).train()
         optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
         self.optimizer = optimizer(
@@ -112,7 +113,8 @@ class _Loop:
         if self.step >= self.config.steps:
             print(f"{self.run_folder.folder}: already at step {self.step} of {self.config.steps}", file=sys.stderr)
             return DONE
-        for note in self.run_folder.notes:
+        chosen = [f"train.autocast auto: {'bf16' if self.bf16 else 'none'}"] if self.config.autocast == "auto" else []
+        for note in [*self.run_folder.notes, *chosen]:
             print(note, file=sys.stderr)
         try:
             every = batches if isinstance(batches, Dataset) else batches()
@@ -170,7 +172,7 @@ class _Loop:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         generator = torch.Generator().manual_seed(_seed(self.config.seed, self.step))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast == "bf16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             terms = self.task.loss(self.model, batch, generator)
         monitor = self.task.monitor
         norms = {}
