@@ -1,6 +1,7 @@
 # make demo   recordings -> teacher -> student -> WAV and a page to look at and listen to (about 20 minutes on two cores)
 # make test   ruff, mypy and the test-suite (at most 12 minutes on two cores)
-# make weights CORPUS=dir   weights as they are shipped, from a corpus folder: hours on a CPU; an interrupted run goes on
+# make weights CORPUS=dir   weights as they are shipped, from a corpus folder: hours on a CPU; an interrupted run goes on.
+#   PREPARE="dir ... --options": more folders, and options of scripts/prepare_data.py, such as lists of what is held out
 # All make their own virtual environment first. PYTHON=python3.12 chooses the interpreter, VENV=dir the place.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.10 || command -v python3)
@@ -27,7 +28,7 @@ demo: environment
 
 weights: environment
 	@test -n "$(CORPUS)" || { echo "make weights: found no CORPUS, expected CORPUS=DIR, a corpus folder" >&2; exit 2; }
-	$(BIN)/python scripts/prepare_data.py --root "$(CORPUS)" --out "$(WEIGHTS)/data"
+	$(BIN)/python scripts/prepare_data.py --root "$(CORPUS)" $(PREPARE) --out "$(WEIGHTS)/data"
 	$(BIN)/python scripts/train_pitch.py --config $(CONFIGS)/pitch.yaml --data.root "$(WEIGHTS)/data" --out "$(WEIGHTS)/pitch"
 	$(BIN)/python scripts/train_teacher.py --config $(CONFIGS)/kathleen_teacher.yaml --data.root "$(WEIGHTS)/data" \
 		--out "$(WEIGHTS)/teacher"
@@ -39,10 +40,12 @@ weights: environment
 		--data.root "$(WEIGHTS)/data" --out "$(WEIGHTS)/teacher_gaussian"
 	$(BIN)/python scripts/train_student.py --config $(CONFIGS)/kathleen_gaussian_student.yaml --init "$(WEIGHTS)/student" \
 		--teacher "$(WEIGHTS)/teacher_gaussian" --data.root "$(WEIGHTS)/data" --out "$(WEIGHTS)/student_gaussian" $(DISTIL)
-	$(BIN)/python scripts/evaluate.py $(patsubst %,"$(WEIGHTS)/%",teacher student student_textbook teacher_gaussian \
-		student_gaussian) --data "$(WEIGHTS)/data" --clips 20 --out "$(WEIGHTS)/evaluation" --overwrite
+	set -e; for steps in 0 16; do $(BIN)/python scripts/evaluate.py $(patsubst %,"$(WEIGHTS)/%",teacher student \
+		student_textbook teacher_gaussian student_gaussian) --data "$(WEIGHTS)/data" --clips 20 --projection $$steps \
+		--out "$(WEIGHTS)/evaluation$$steps" --overwrite; done
 	set -e; ship() { $(BIN)/python scripts/ship.py "$(WEIGHTS)/$$1" --name $$1 --corpus "$(WEIGHTS)/data" \
-		--licence "$(LICENCE)" --metrics "$(WEIGHTS)/evaluation/metrics.json" --out "$(WEIGHTS)/$$1.safetensors" \
+		--licence "$(LICENCE)" --metrics "$(WEIGHTS)/evaluation0/metrics.json" \
+		"$(WEIGHTS)/evaluation16/metrics.json" --out "$(WEIGHTS)/$$1.safetensors" \
 		--overwrite $${2:+--init "$(WEIGHTS)/$$2.safetensors"} $${3:+--teacher "$(WEIGHTS)/$$3"}; }; \
 	ship teacher; \
 	ship student "" teacher; \

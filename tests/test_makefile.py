@@ -20,12 +20,12 @@ def weights(tmp_path):
     (tmp_path / "venv" / "bin").mkdir(parents=True)
     log, python = tmp_path / "log", tmp_path / "venv" / "bin" / "python"
 
-    def run(failing="no such words", corpus="a corpus"):
+    def run(failing="no such words", corpus="a corpus", *more):
         log.unlink(missing_ok=True)
         python.write_text(STUB.format(log=f"'{log}'", failing=failing))
         python.chmod(0o755)
         (tmp_path / "venv" / ".installed").touch()
-        arguments = [f"VENV={tmp_path / 'venv'}", f"CORPUS={corpus}", "WEIGHTS=my runs", "-o", "environment"]
+        arguments = [f"VENV={tmp_path / 'venv'}", f"CORPUS={corpus}", "WEIGHTS=my runs", *more, "-o", "environment"]
         found = subprocess.run(
             ["make", "-f", str(MAKEFILE), "weights", *arguments],
             cwd=tmp_path,
@@ -51,7 +51,12 @@ def test_every_training_is_shipped_with_what_it_began_with(weights):
         )
         assert call.split("--init ")[1:] == [] if not begun else f"--init {begun[0]}.safetensors" in call
         assert [part.split(" --")[0] for part in call.split("--teacher ")[1:]] == teacher
-        assert "--corpus my runs/data --licence CC0-1.0 --metrics my runs/evaluation/metrics.json" in call
+        assert "--corpus my runs/data --licence CC0-1.0 --metrics my runs/evaluation0/metrics.json" in call
+        assert " my runs/evaluation16/metrics.json --out" in call
+    evaluated = [call for call in calls if call.startswith("scripts/evaluate.py")]
+    assert [call.split("--projection ")[1].split(" --overwrite")[0] for call in evaluated] == [
+        f"{steps} --out my runs/evaluation{steps}" for steps in (0, 16)
+    ]
 
 
 @pytest.mark.parametrize("failing", ["kathleen_textbook.yaml", "--name student ", "evaluate.py"])
@@ -66,3 +71,8 @@ def test_a_corpus_is_asked_for(weights):
     found, calls = weights(corpus="")
     assert "make weights: found no CORPUS, expected CORPUS=DIR, a corpus folder" in found.stderr
     assert calls == []
+
+
+def test_more_folders_and_lists_reach_the_preparation(weights):
+    _, calls = weights("no such words", "one", "PREPARE=two --dev_list dev.txt")
+    assert calls[0] == "scripts/prepare_data.py --root one two --dev_list dev.txt --out my runs/data"
