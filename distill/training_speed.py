@@ -22,9 +22,11 @@ import jsonargparse
 from torch.utils.data import Dataset
 
 from distill.evaluate import write_json
+from distill.markers import check, fill
 from distill.speed import recipe_task
 from distill.speed.machine import describe
 from distill.speed.recipe_task import RecipeTask
+from distill.speed.tables import where
 from distill.speed.timing import synchronize
 from wavenet.arguments import parse_arguments
 from wavenet.config import require
@@ -139,7 +141,10 @@ def comparison_table(rows: Sequence[dict[str, Any]]) -> str:
 
 @command("distill-training-speed")
 def main(argv: Sequence[str] | None = None) -> int:
-    """RECIPE... --out FILE.json: training speed, and the parts of a step; --before CHECKOUT: that code beside ours."""
+    """RECIPE... --out FILE.json: training speed, and the parts of a step; --before CHECKOUT: that code beside ours.
+
+    --page PAGE: the tables go between the markers of --section there too.
+    """
     parser = jsonargparse.ArgumentParser(prog="distill-training-speed", description=main.__doc__)
     parser.add_argument("recipes", nargs="+", type=str, help="YAML files of vocoders; for students STUDENT:TEACHER")
     parser.add_argument(
@@ -151,7 +156,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", type=str, default="cpu")
     parser.add_argument("--out", type=str, required=True)
+    parser.add_argument("--page", type=str, help="a Markdown page whose section takes the tables, e.g. docs/results.md")
+    parser.add_argument("--section", type=str, default="training-speed", help="name of the page's markers")
     found = parse_arguments(parser, argv)
+    if found.page:
+        check(Path(found.page), found.section)  # before the wait
     require(found.out.endswith(".json"), "--out", found.out, "a file name that ends in .json")
     if found.before is not None:
         require((Path(found.before) / "wavenet").is_dir(), "--before", found.before, "a checkout of this project")
@@ -161,7 +170,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         tasks[Path(recipe).stem] = RecipeTask(recipe, teacher or None, found.threads, device)
     result: dict[str, Any] = {"machine": describe(device)}
     result["profiles"] = [_profile(task, found.steps * found.rounds, found.steps) for task in tasks.values()]
-    print(shares_table(result["profiles"]))
+    tables = [shares_table(result["profiles"])]
+    print(tables[0])
     if found.before is not None:
         ours = str(Path(__file__).resolve().parent.parent)
         result["rows"] = []
@@ -170,8 +180,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if found.bf16:
                 field["after, bf16"] = (ours, dataclasses.replace(task, autocast="bf16"))
             result["rows"] += compare(name, field, found.steps, found.rounds)
-        print("\n" + comparison_table(result["rows"]))
+        tables.append(comparison_table(result["rows"]))
+        print("\n" + tables[1])
     write_json(Path(found.out), result)
+    if found.page:
+        fill(Path(found.page), "\n\n".join([*tables, f"Machine: {where(result['machine'])}."]), found.section)
     print(json.dumps(result, allow_nan=False), flush=True)
     return DONE
 

@@ -74,7 +74,10 @@ def test_profiling_does_not_change_what_is_trained(tmp_path):
 def test_two_checkouts_in_turns(tmp_path, capfd):
     out = tmp_path / "speed.json"
     ours = str(SMOKE.parent.parent)
-    assert main([TEACHER, "--before", ours, "--bf16", "--steps", "1", "--rounds", "2", "--out", str(out)]) == 0
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- training-speed:begin -->\nold\n<!-- training-speed:end -->\nbelow\n")
+    turns = ["--steps", "1", "--rounds", "2"]
+    assert main([TEACHER, "--before", ours, "--bf16", *turns, "--out", str(out), "--page", str(page)]) == 0
     result = json.loads(out.read_text())
     before, after, cast = result["rows"]
     assert [row["name"] for row in result["rows"]] == ["before", "after", "after, bf16"]
@@ -84,6 +87,11 @@ def test_two_checkouts_in_turns(tmp_path, capfd):
     assert before["min"] <= before["samples_per_cpu_second"] <= before["max"]
     assert f"| {after['ratio']:.2f} |" in comparison_table(result["rows"])
     assert json.loads(capfd.readouterr().out.splitlines()[-1]) == result
+    text = page.read_text()
+    assert text.startswith("above\n<!-- training-speed:begin -->\n| | demo_teacher |\n")
+    assert comparison_table(result["rows"]) in text
+    assert f"Machine: cpu {result['machine']['cpu']}, " in text
+    assert "old" not in text
 
 
 @pytest.mark.parametrize(
@@ -93,6 +101,7 @@ def test_two_checkouts_in_turns(tmp_path, capfd):
         [TEACHER, "--before", "nowhere"],
         [TEACHER, "--steps", "0"],
         [TEACHER, "--out", "a.txt"],
+        [TEACHER, "--page", "nowhere.md"],
         [str(SMOKE / "pitch.yaml")],
     ],
 )

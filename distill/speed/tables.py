@@ -108,9 +108,12 @@ def crossover(result: dict[str, Any]) -> list[str]:
 
 def machine_line(result: dict[str, Any]) -> str:
     """The machine, its versions and its limits in a sentence of Markdown."""
-    machine, limits = result["machine"], result["ceilings"]
-    where = ", ".join(f"{key} {value}" for key, value in machine.items() if value is not None)
-    return f"Machine: {where}. Limits: {limits_line(limits)}."
+    return f"Machine: {where(result['machine'])}. Limits: {limits_line(result['ceilings'])}."
+
+
+def where(machine: Mapping[str, Any]) -> str:
+    """What is known of a machine, in a line."""
+    return ", ".join(f"{key} {value}" for key, value in machine.items() if value is not None)
 
 
 def limits_line(limits: Mapping[str, float]) -> str:
