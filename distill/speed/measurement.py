@@ -11,14 +11,13 @@ from torch import Tensor, nn
 
 from distill import models
 from distill.speed.ceilings import ceilings, sequential_limits
-from distill.speed.contestants import KNOWN, PARALLEL, Contestant, agreement, contestant, methods_of, pace
+from distill.speed.contestants import KNOWN, PARALLEL, Contestant, agreement, contestant, methods_of, pace, sweep
 from distill.speed.machine import describe
 from distill.speed.tables import limits_line, ratios, short
 from distill.speed.timing import Timing, conditions, measure
 from wavenet.config import require
 from wavenet.teacher import SAMPLERS
 
-_HASTE = 2.0  # by how much the rate may grow with the batch
 METHODS = ("naive", "cached", "fused", PARALLEL, "tiled")
 GPU_METHODS = ("naive", "cached", "graph", "persistent", PARALLEL, "cudagraph", "triton", "triton16")
 
@@ -51,9 +50,9 @@ def benchmark(
     over the machine's, share_of_floor a sampler's speed per CPU second over its floor (ceilings.py). A ratio is
     samples_per_second of "NET METHOD" over that of another, and its net is the first's.
 
-    lengths [s], batches: further rows, one of the two at a time, for methods that make them in `budget` seconds a run;
-    slower methods make as much of `seconds` as they can. `naive` makes naive_seconds only, and with 0 is left out, of
-    the checks too. Models must be on `device`; TF32 is off and `threads` holds meanwhile.
+    lengths [s], batches: further rows, one of the two at a time, where a method makes them in about `budget` seconds a
+    run; slower methods make as much of `seconds` as they can, in batches too. `naive` makes naive_seconds only, and
+    with 0 is left out, of the checks too. Models must be on `device`; TF32 is off and `threads` holds meanwhile.
 
     Raises UserError for settings without sense, and when a method does not give the reference's audio (at most 1e-4
     apart at the same noise, more beyond full scale or where an engine rounds), or a sampler not its own back under
@@ -76,6 +75,7 @@ def benchmark(
         for line in _header(machine, nets, limits, threads):
             announce(line)
         field: list[Contestant] = []
+        swept: dict[str, Any] = {"lengths": lengths, "batches": batches, "seed": seed, "announce": announce}
         for name, model in models.items():
             for method in methods_of(model, methods):
                 asked = naive_seconds if method == "naive" else seconds
@@ -85,15 +85,8 @@ def benchmark(
                 if method not in ("naive", PARALLEL):
                     for line in agreement(name, model, mel, method, naive_seconds, longest, seed):
                         announce(line)
-                sweep = [] if longest < seconds else [(length, batch) for length in lengths]
-                sweep += [] if longest < seconds else [(seconds, count) for count in batches]
-                for length, count in dict.fromkeys(sweep):
-                    if (length, count) == (seconds, batch):
-                        continue
-                    if length * count > _HASTE * within:
-                        announce(f"{name}: {method} is not timed on {count} x {length:g} s: beyond {budget:g} s a run")
-                        continue
-                    field.append(contestant(name, model, mel, method, length, count, seed))
+                if method != "naive":
+                    field += sweep(field[-1], model, mel, asked=asked, within=within, budget=budget, **swept)
         require(bool(field), "methods", list(methods), "a method that one of the models has")
         timings = measure({str(place): c.run for place, c in enumerate(field)}, repeats, device)
         by_name = {net["name"]: net for net in nets}
