@@ -47,6 +47,7 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "graph": sample_graph,
     "persistent": sample_persistent,
 }
+ON_CPU = ("fused",)  # the samplers that compute on the CPU, wherever the model is
 
 
 class Teacher(nn.Module):
@@ -208,16 +209,17 @@ class Teacher(nn.Module):
     ) -> Tensor:
         """Draw wav (B, T) sequentially from mel (B, M, F).
 
-        method: auto is fused on a CPU (cached, with a line on stderr, where numba does not compile) and, until graph
-        and persistent have been run on one, cached on a GPU; these two run on a GPU only. The noise is uniform, drawn
-        first and for the whole signal, so every method gives the same samples for the same generator (a CPU one). With
+        method: auto is fused, which computes on the CPU wherever the model is, or cached, with a line on stderr, where
+        numba does not compile. graph and persistent run on a GPU only, and auto takes neither until they have been run
+        on one. The noise is uniform, drawn first and for the whole signal, so every method gives the same samples for
+        the same generator (a CPU one). With
         seeds instead, one for each signal (an int stands for seed, seed + 1, ...), the noise is counter-based
         (wavenet/noise.py): a signal is then the same alone and in any batch, but for rounding, which may move it by a
         level. temperature scales the scales (divides the logits of mu-law classes). Raises UserError for an unknown
         method, and for one that the model's device or machine lacks.
         """
         if method == AUTO:
-            method = _usual(mel.device)
+            method = _usual()
         if method not in SAMPLERS:
             raise UserError(f"method: found {method!r}, expected one of {', '.join((AUTO, *SAMPLERS))}")
         if temperature < 0:
@@ -234,10 +236,8 @@ class Teacher(nn.Module):
         return sample_by_residual(SAMPLERS[method], self, mel, noise, temperature, speaker)
 
 
-def _usual(device: torch.device) -> str:
-    """The sampler that auto stands for."""
-    if device.type != "cpu":
-        return "cached"
+def _usual() -> str:
+    """The sampler that auto stands for, on a GPU too: launch by launch, a small network leaves one idle."""
     reason = unusable()
     if reason:
         _announce(f"method: cached, as fused does not run here ({reason})")

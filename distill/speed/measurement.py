@@ -14,12 +14,12 @@ from distill.speed.ceilings import ceilings, sequential_limits
 from distill.speed.contestants import KNOWN, PARALLEL, Contestant, agreement, contestant, methods_of, pace, sweep
 from distill.speed.machine import describe
 from distill.speed.tables import limits_line, ratios, short
-from distill.speed.timing import Timing, conditions, measure
+from distill.speed.timing import Timing, conditions, measure, peak_memory_mb
 from wavenet.config import require
-from wavenet.teacher import SAMPLERS
+from wavenet.teacher import ON_CPU, SAMPLERS
 
 METHODS = ("naive", "cached", "fused", PARALLEL, "tiled")
-GPU_METHODS = ("naive", "cached", "graph", "persistent", PARALLEL, "cudagraph", "triton", "triton16")
+GPU_METHODS = ("naive", "cached", "fused", "graph", "persistent", PARALLEL, "cudagraph", "triton", "triton16")
 
 
 def benchmark(
@@ -41,7 +41,8 @@ def benchmark(
 ) -> dict[str, Any]:
     """Time each model with each of `methods` that it has, on mel (1, M, F) repeated to `seconds` of audio.
 
-    methods: METHODS, or GPU_METHODS, where none are named.
+    methods: METHODS, or GPU_METHODS, where none are named. A row's device is the one that its method computes on: a
+    sampler of the CPU's keeps to it beside a GPU.
 
     Teachers run the sequential methods; students "parallel", their pass by torch, and their other engines by name.
     Returns {"machine", "nets", "ceilings", "rows", "ratios"}: samples_per_second counts the whole batch and is the
@@ -88,7 +89,9 @@ def benchmark(
                 if method != "naive":
                     field += sweep(field[-1], model, mel, asked=asked, within=within, budget=budget, **swept)
         require(bool(field), "methods", list(methods), "a method that one of the models has")
-        timings = measure({str(place): c.run for place, c in enumerate(field)}, repeats, device)
+        runs = {str(place): c.run for place, c in enumerate(field)}
+        on = {place: _place(field[int(place)].method, device) for place in runs}
+        timings = measure(runs, repeats, device, lambda place, run: peak_memory_mb(run, on[place]))
         by_name = {net["name"]: net for net in nets}
         rows = [_row(c, timings[str(place)], device, threads, by_name[c.net], limits) for place, c in enumerate(field)]
     return {"machine": machine, "nets": nets, "ceilings": limits, "rows": rows, "ratios": ratios(rows)}
@@ -111,6 +114,11 @@ def _check(nets: Mapping[str, nn.Module], mel: Tensor, methods: Sequence[str], d
     require(fits, "mel", tuple(mel.shape), f"shape (1, {reference.n_mels}, F) with F > 0")
 
 
+def _place(method: str, device: str) -> str:
+    """The device that a method computes on, for a model on `device`."""
+    return "cpu" if method in ON_CPU else device
+
+
 def _row(
     contestant: Contestant,
     timing: Timing,
@@ -125,7 +133,7 @@ def _row(
     return {
         "net": contestant.net,
         "method": contestant.method,
-        "device": device,
+        "device": _place(contestant.method, device),
         "threads": threads,
         "batch": contestant.batch,
         "seconds_of_audio": contestant.seconds,

@@ -48,7 +48,8 @@ def markdown_table(result: dict[str, Any]) -> str:
         lines.append(_cells([*cells, f"{row['x_real_time']:.3g}", *shares, memory, f"{row['seconds_of_audio']:.3g}"]))
     if rows:
         first = rows[0]
-        setting = f"{first['device']}, {first['threads']} thread(s), batch {first['batch']}"
+        elsewhere = {f" ({row['method']} on {row['device']})": None for row in rows if row["device"] != first["device"]}
+        setting = f"{first['device']}{''.join(elsewhere)}, {first['threads']} thread(s), batch {first['batch']}"
         explained = (
             f"x real time is seconds of audio made in a second. Medians of {first['repeats']} on {setting}. of FMA: "
             "the share of the machine's multiply-adds; of floor: of the speed of a sampler that did nothing but read "

@@ -40,15 +40,21 @@ class Timing:
 
 
 def measure(
-    contestants: Mapping[str, Callable[[], object]], repeats: int, device: torch.device | str = "cpu"
+    contestants: Mapping[str, Callable[[], object]],
+    repeats: int,
+    device: torch.device | str = "cpu",
+    peak: Callable[[str, Callable[[], object]], float | None] | None = None,
 ) -> dict[str, Timing]:
     """Run every contestant once untimed, which is when memory is measured, then `repeats` timed rounds.
+
+    peak: runs the contestant of a name once, for its peak memory [MB]; by default peak_memory_mb on `device`.
 
     A round runs each contestant once, one after the other, so that a machine that slows down in the middle slows all of
     them and not the last one. Clocks are read with the device idle on both sides.
     """
     device = torch.device(device)
-    peaks = {name: peak_memory_mb(run, device) for name, run in contestants.items()}
+    peak = peak or (lambda _, run: peak_memory_mb(run, device))
+    peaks = {name: peak(name, run) for name, run in contestants.items()}
     walls: dict[str, list[float]] = {name: [] for name in contestants}
     cpus: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(repeats):
