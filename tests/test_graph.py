@@ -91,8 +91,8 @@ def test_operations_of_a_block(kind):
     model, mel = trained_size(kind), torch.zeros(1, AUDIO.n_mels, 2)
     with torch.no_grad():
         noise = torch.full((1, 32, model.noise_channels), 0.5)
-        stepper = BlockStepper(model, model.conditioning(mel), noise, block=32)
-        stepper.load(0)
+        stepper = BlockStepper(model, noise, block=32)
+        stepper.load(stepper.drive(model, model.conditioning(mel), noise), 0)
         with _Operations() as operations:
             stepper.run()
     assert 60 < len(operations.names) / 32 <= 3 * 20 + 25
