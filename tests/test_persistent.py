@@ -111,7 +111,7 @@ def test_a_layout_that_cannot_be_had_is_refused(monkeypatch):
 
 def test_without_triton_the_user_is_told(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(persistent, "available", lambda: False)
+    monkeypatch.setattr("wavenet.kernels.availability.available", lambda: False)
     with pytest.raises(UserError, match="method persistent: found no Triton, expected"):
         sample_persistent(trained_size("mol"), torch.zeros(1, AUDIO.n_mels, 1), torch.full((1, 16, 2), 0.5))
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import math
 import operator
-import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -26,6 +24,7 @@ from wavenet.fused.availability import unusable
 from wavenet.heads import make_head
 from wavenet.layers import shift_right
 from wavenet.noise import uniforms
+from wavenet.notice import announce
 from wavenet.pitch.contour import Pitch
 from wavenet.pitch.net import PitchNet
 from wavenet.prediction import LinearPrediction, Stepwise, whiten
@@ -240,14 +239,8 @@ def _usual() -> str:
     """The sampler that auto stands for, on a GPU too: launch by launch, a small network leaves one idle."""
     reason = unusable()
     if reason:
-        _announce(f"method: cached, as fused does not run here ({reason})")
+        announce(f"method: cached, as fused does not run here ({reason})")
     return "cached" if reason else "fused"
-
-
-@functools.cache
-def _announce(line: str) -> None:
-    """On stderr, each line once."""
-    print(line, file=sys.stderr)
 
 
 def _seeds(seed: int | Sequence[int], batch: int) -> list[int]:

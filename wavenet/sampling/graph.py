@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from wavenet.errors import UserError
-from wavenet.kernels.availability import available
+from wavenet.kernels.availability import missing
+from wavenet.notice import announce
 from wavenet.sampling.block import BlockStepper
 from wavenet.sampling.drivable import Drivable
 from wavenet.sampling.kept import Kept
@@ -31,11 +32,14 @@ _KEPT: Kept[Prepared] = Kept(4)
 def sample_graph(
     model: Drivable, mel: Tensor, uniforms: Tensor, temperature: float = 1.0, speaker: Tensor | None = None
 ) -> Tensor:
-    """mel (B, M, F), uniforms (B, T, n) -> wav (B, T). Raises UserError for a model that is not on a CUDA GPU."""
+    """mel (B, M, F), uniforms (B, T, n) -> wav (B, T). Raises UserError for a model that is not on a CUDA GPU.
+
+    Where Triton does not run, gate and draw are torch's, and a line on stderr says so.
+    """
     if mel.device.type != "cuda":
         raise UserError(f"method graph: found a model on {mel.device.type}, expected one on a CUDA GPU")
     with torch.cuda.device(mel.device):
-        return sample_in_blocks(model, mel, uniforms, temperature, speaker, kernels=available(), prepare=captured)
+        return sample_in_blocks(model, mel, uniforms, temperature, speaker, kernels=_kernels(), prepare=captured)
 
 
 @torch.no_grad()
@@ -74,6 +78,13 @@ def sample_in_blocks(
             made = wav[:, first : first + block]
             made.copy_(stepper.samples[:, : made.shape[1]])
     return wav
+
+
+def _kernels() -> bool:
+    """Whether gate and draw are Triton's."""
+    if lack := missing():
+        announce(f"method graph: gate and draw by torch, which are more operations; {lack}")
+    return not lack
 
 
 def captured(stepper: BlockStepper) -> Run:
