@@ -30,7 +30,10 @@ _BUILT: weakref.WeakKeyDictionary[Any, dict[str, Engine]] = weakref.WeakKeyDicti
 
 
 class Contestant(NamedTuple):
-    """One row to be: net and method by name, signals made at once, seconds of each, samples of all, and the run."""
+    """One row to be: net and method by name, signals made at once, seconds of each, samples of all, and the run.
+
+    held: bytes on a GPU that the method keeps for itself between runs: weights of its own, recordings.
+    """
 
     net: str
     method: str
@@ -38,6 +41,7 @@ class Contestant(NamedTuple):
     seconds: float
     samples: int
     run: Callable[[], Tensor]
+    held: int = 0
 
 
 def methods_of(model: nn.Module, methods: Sequence[str]) -> list[str]:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from distill import models
 from distill.speed.ceilings import ceilings, sequential_limits
 from distill.speed.contestants import KNOWN, PARALLEL, Contestant, agreement, contestant, methods_of, pace, sweep
+from distill.speed.gpu_ceilings import arithmetic_limit
 from distill.speed.machine import describe
 from distill.speed.tables import limits_line, ratios, short
-from distill.speed.timing import Timing, conditions, measure, peak_memory_mb
+from distill.speed.timing import Timing, allocated, conditions, measure, peak_memory_mb
 from wavenet.config import require
 from wavenet.teacher import ON_CPU, SAMPLERS
 
@@ -48,8 +49,9 @@ def benchmark(
     Returns {"machine", "nets", "ceilings", "rows", "ratios"}: samples_per_second counts the whole batch and is the
     median of `repeats` interleaved rounds, min and max the slowest and fastest round, x_real_time = batch x seconds of
     audio / wall seconds, peak_memory_mb as in timing.peak_memory_mb. share_of_fma is the net's multiply-adds a second
-    over the machine's, share_of_floor a sampler's speed per CPU second over its floor (ceilings.py). A ratio is
-    samples_per_second of "NET METHOD" over that of another, and its net is the first's.
+    over the machine's (on a GPU over its matrix products in what the method multiplies in, gpu_ceilings.py),
+    share_of_floor a sampler's speed per CPU second over its floor (ceilings.py). A ratio is samples_per_second of "NET
+    METHOD" over that of another, and its net is the first's.
 
     lengths [s], batches: further rows, one of the two at a time, where a method makes them in about `budget` seconds a
     run; slower methods make as much of `seconds` as they can, in batches too. `naive` makes naive_seconds only, and
@@ -79,6 +81,7 @@ def benchmark(
         swept: dict[str, Any] = {"lengths": lengths, "batches": batches, "seed": seed, "announce": announce}
         for name, model in models.items():
             for method in methods_of(model, methods):
+                before = allocated(device)
                 asked = naive_seconds if method == "naive" else seconds
                 within = budget * pace(name, model, mel, method, asked, budget, seed)  # seconds of audio
                 longest = min(asked, within)
@@ -86,12 +89,16 @@ def benchmark(
                 if method not in ("naive", PARALLEL):
                     for line in agreement(name, model, mel, method, naive_seconds, longest, seed):
                         announce(line)
+                field[-1] = first = field[-1]._replace(held=allocated(device) - before)
                 if method != "naive":
-                    field += sweep(field[-1], model, mel, asked=asked, within=within, budget=budget, **swept)
+                    beside = sweep(first, model, mel, asked=asked, within=within, budget=budget, **swept)
+                    field += [one._replace(held=first.held) for one in beside]
         require(bool(field), "methods", list(methods), "a method that one of the models has")
         runs = {str(place): c.run for place, c in enumerate(field)}
         on = {place: _place(field[int(place)].method, device) for place in runs}
-        timings = measure(runs, repeats, device, lambda place, run: peak_memory_mb(run, on[place]))
+        timings = measure(
+            runs, repeats, device, lambda place, run: peak_memory_mb(run, on[place], field[int(place)].held)
+        )
         by_name = {net["name"]: net for net in nets}
         rows = [_row(c, timings[str(place)], device, threads, by_name[c.net], limits) for place, c in enumerate(field)]
     return {"machine": machine, "nets": nets, "ceilings": limits, "rows": rows, "ratios": ratios(rows)}
@@ -129,6 +136,9 @@ def _row(
 ) -> dict[str, Any]:
     samples = contestant.samples
     arithmetic = 2 * net["macs_per_sample"] * samples / timing.median_wall / 1e9
+    limit = limits.get("fma_gflops")  # of the CPU's, where that is what was measured
+    if contestant.method not in ON_CPU:
+        limit = limit or arithmetic_limit(contestant.method, limits)
     sampler = contestant.method in SAMPLERS and net["floor"] is not None and contestant.batch == 1
     return {
         "net": contestant.net,
@@ -144,7 +154,7 @@ def _row(
         "min": samples / max(timing.wall),
         "max": samples / min(timing.wall),
         "repeats": len(timing.wall),
-        "share_of_fma": arithmetic / limits["fma_gflops"] if "fma_gflops" in limits else None,
+        "share_of_fma": arithmetic / limit if limit else None,
         "share_of_floor": samples / timing.median_cpu / net["floor"] if sampler else None,
     }
 
