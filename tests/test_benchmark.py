@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from distill.benchmark import main
+from distill.speed import measurement
+from distill.speed.contestants import Contestant
 from distill.speed.measurement import benchmark
 from distill.speed.tables import crossover, growth, markdown_table, ratios
+from distill.speed.timing import Timing
 from tests.conftest import AUDIO, random_mel, randomise, small_stack, small_student, small_teacher
 from wavenet import checkpoint, teacher
 from wavenet.arguments import to_dict
@@ -168,6 +171,20 @@ def test_lengths_and_batches_are_further_rows():
     table = growth(found["rows"])
     assert table[3] == "| net | method | 1 x 0.02 s | 1 x 0.05 s | 3 x 0.02 s |"
     assert len(table) == 7
+
+
+def test_beside_a_gpu_the_fastest_sampler_of_a_cpu_is_timed_and_says_where_it_ran(result):
+    assert {"fused", "graph", "persistent"} < set(measurement.GPU_METHODS)
+    timing = Timing([1.0], [1.0], None)
+    limits = {"gemm_gflops": 1.0, "gemv_gflops": 1.0, "copy_gb_per_s": 1.0}
+    net = {"macs_per_sample": 1, "floor": None}
+    rows = [
+        measurement._row(Contestant("big", method, 1, 1.0, 8000, len), timing, "cuda", 1, net, limits)
+        for method in ("graph", "fused")
+    ]
+    assert [row["device"] for row in rows] == ["cuda", "cpu"]
+    table = markdown_table(result | {"rows": rows, "ratios": []})
+    assert "on cuda (fused on cpu), 1 thread(s)" in table
 
 
 def test_a_method_too_slow_for_the_budget_makes_less_and_is_not_swept():

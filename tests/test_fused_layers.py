@@ -106,7 +106,7 @@ def test_what_the_programs_do_not_take_is_refused(monkeypatch):
         model.iafs[0].stack.blocks[0].dilated.weight[0] = 1e5
     with pytest.raises(UserError, match="float16's range"):
         FusedFlows(model.iafs)
-    monkeypatch.setattr("distill.engines.fused_layers.available", lambda: False)
+    monkeypatch.setattr("wavenet.kernels.availability.available", lambda: False)
     with pytest.raises(UserError, match="found no Triton, expected `pip install triton`"):
         FusedFlows(student(Case()).iafs)
 

@@ -91,8 +91,8 @@ def test_operations_of_a_block(kind):
     model, mel = trained_size(kind), torch.zeros(1, AUDIO.n_mels, 2)
     with torch.no_grad():
         noise = torch.full((1, 32, model.noise_channels), 0.5)
-        stepper = BlockStepper(model, model.conditioning(mel), noise, block=32)
-        stepper.load(0)
+        stepper = BlockStepper(model, noise, block=32)
+        stepper.load(stepper.drive(model, model.conditioning(mel), noise), 0)
         with _Operations() as operations:
             stepper.run()
     assert 60 < len(operations.names) / 32 <= 3 * 20 + 25
@@ -112,7 +112,7 @@ def test_a_graph_is_the_parallel_pass_over_20000_samples(kernels, monkeypatch):
     """Float32, on its own samples: a Gaussian's, whose draws have no edge for rounding to fall on either side of."""
     model = trained_size("gaussian").cuda()
     mel = torch.randn(1, AUDIO.n_mels, 20_000 // AUDIO.hop_length, generator=torch.Generator().manual_seed(0)).cuda()
-    monkeypatch.setattr("wavenet.sampling.graph.available", lambda: kernels)
+    monkeypatch.setattr("wavenet.sampling.graph._kernels", lambda: kernels)
     wav = model.sample(mel, "graph", seed=0)
     with torch.no_grad():
         found = model(wav, mel).transform(uniforms([0], wav.shape[1]).cuda())

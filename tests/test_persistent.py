@@ -77,11 +77,16 @@ def test_the_programs_compile_for_a_gpu(name, kind, tmp_path, monkeypatch):
     names = kernel.arg_names
     signature = {name: "constexpr" if name in constants else special.get(name, "*fp32") for name in names}
     used = {(names.index(name),): value for name, value in constants.items() if name in names}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=used)
+    aligned = {(place,): [["tt.divisibility", 16]] for place, type_ in enumerate(signature.values()) if "*" in type_}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=used, attrs=aligned)
     code = compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8})
     assert len(code.asm["cubin"]) > 1000
     assert code.metadata.shared < 48 * 1024
     assert "tf32" not in code.asm["ptx"]
+    if (name, kind) == ("circle", "mol"):
+        # Exchanges between threads are most of what a sample waits for; summed over the other axis, the gates take 312
+        # with Triton 3.6 and 327 with 3.8, as they are 242 and 269.
+        assert code.asm["ptx"].count("shfl.sync") < 290
 
 
 def test_room_for_circles():
@@ -106,7 +111,7 @@ def test_a_layout_that_cannot_be_had_is_refused(monkeypatch):
 
 def test_without_triton_the_user_is_told(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(persistent, "available", lambda: False)
+    monkeypatch.setattr("wavenet.kernels.availability.available", lambda: False)
     with pytest.raises(UserError, match="method persistent: found no Triton, expected"):
         sample_persistent(trained_size("mol"), torch.zeros(1, AUDIO.n_mels, 1), torch.full((1, 16, 2), 0.5))
 

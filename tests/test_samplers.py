@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.conftest import random_mel, small_student, small_teacher
+from wavenet import teacher as teachers
 from wavenet.errors import UserError
 from wavenet.teacher import SAMPLERS
 
@@ -119,3 +120,14 @@ def test_student_in_chunks_is_the_student_in_one_pass(chunk_length):
     student.chunk_length = chunk_length
     in_chunks = student.sample(mel, generator=torch.Generator().manual_seed(5))
     torch.testing.assert_close(in_chunks, whole, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(("reason", "expected"), [("", "fused"), ("no numba", "cached")])
+def test_auto_asks_for_the_compiler_alone_wherever_the_model_is(reason, expected, monkeypatch):
+    """A device of which no sampler knows anything stands for a GPU."""
+    called = []
+    for name in teachers.SAMPLERS:
+        monkeypatch.setitem(teachers.SAMPLERS, name, lambda *arguments, name=name: called.append(name))
+    monkeypatch.setattr(teachers, "unusable", lambda: reason)
+    small_teacher().to("meta").sample(random_mel(1, 2).to("meta"))
+    assert called == [expected]

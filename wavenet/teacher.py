@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import math
 import operator
-import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -26,6 +24,7 @@ from wavenet.fused.availability import unusable
 from wavenet.heads import make_head
 from wavenet.layers import shift_right
 from wavenet.noise import uniforms
+from wavenet.notice import announce
 from wavenet.pitch.contour import Pitch
 from wavenet.pitch.net import PitchNet
 from wavenet.prediction import LinearPrediction, Stepwise, whiten
@@ -47,6 +46,7 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "graph": sample_graph,
     "persistent": sample_persistent,
 }
+ON_CPU = ("fused",)  # the samplers that compute on the CPU, wherever the model is
 
 
 class Teacher(nn.Module):
@@ -208,16 +208,17 @@ class Teacher(nn.Module):
     ) -> Tensor:
         """Draw wav (B, T) sequentially from mel (B, M, F).
 
-        method: auto is fused on a CPU (cached, with a line on stderr, where numba does not compile) and, until graph
-        and persistent have been run on one, cached on a GPU; these two run on a GPU only. The noise is uniform, drawn
-        first and for the whole signal, so every method gives the same samples for the same generator (a CPU one). With
+        method: auto is fused, which computes on the CPU wherever the model is, or cached, with a line on stderr, where
+        numba does not compile. graph and persistent run on a GPU only, and auto takes neither until they have been run
+        on one. The noise is uniform, drawn first and for the whole signal, so every method gives the same samples for
+        the same generator (a CPU one). With
         seeds instead, one for each signal (an int stands for seed, seed + 1, ...), the noise is counter-based
         (wavenet/noise.py): a signal is then the same alone and in any batch, but for rounding, which may move it by a
         level. temperature scales the scales (divides the logits of mu-law classes). Raises UserError for an unknown
         method, and for one that the model's device or machine lacks.
         """
         if method == AUTO:
-            method = _usual(mel.device)
+            method = _usual()
         if method not in SAMPLERS:
             raise UserError(f"method: found {method!r}, expected one of {', '.join((AUTO, *SAMPLERS))}")
         if temperature < 0:
@@ -234,20 +235,12 @@ class Teacher(nn.Module):
         return sample_by_residual(SAMPLERS[method], self, mel, noise, temperature, speaker)
 
 
-def _usual(device: torch.device) -> str:
-    """The sampler that auto stands for."""
-    if device.type != "cpu":
-        return "cached"
+def _usual() -> str:
+    """The sampler that auto stands for, on a GPU too: launch by launch, a small network leaves one idle."""
     reason = unusable()
     if reason:
-        _announce(f"method: cached, as fused does not run here ({reason})")
+        announce(f"method: cached, as fused does not run here ({reason})")
     return "cached" if reason else "fused"
-
-
-@functools.cache
-def _announce(line: str) -> None:
-    """On stderr, each line once."""
-    print(line, file=sys.stderr)
 
 
 def _seeds(seed: int | Sequence[int], batch: int) -> list[int]:

@@ -31,7 +31,7 @@ from torch import Tensor
 from distill.flows.autoregressive import IAF
 from wavenet.config import require
 from wavenet.errors import UserError
-from wavenet.kernels.availability import available
+from wavenet.kernels.availability import expect_triton
 from wavenet.upsample import Conditioning
 
 _WIDEST = 128  # padded channels that a program's registers and shared memory hold
@@ -44,7 +44,7 @@ class FusedFlows:
 
     exact: whether streams and matrices have two parts, as above. tile: samples of one program, a power of two of at
     least 16. Raises UserError for weights that are not in float32 on a GPU (Triton's interpreter, TRITON_INTERPRET=1,
-    runs on a CPU, for tests), without Triton, and for layers of more than 128 channels.
+    runs on a CPU, for tests), without Triton or the C compiler that it wants, and for layers of more than 128 channels.
     """
 
     def __init__(self, flows: list[IAF], exact: bool = True, tile: int = _TILE) -> None:
@@ -52,8 +52,7 @@ class FusedFlows:
         if weight.dtype != torch.float32 or (weight.device.type != "cuda" and not _interpreted()):
             found = f"a model in {weight.dtype} on {weight.device.type}"
             raise UserError(f"engine: found {found}, expected one in torch.float32 on a CUDA GPU")
-        if not available():
-            raise UserError("engine: found no Triton, expected `pip install triton`, or another engine")
+        expect_triton("engine", "another engine", launched=weight.device.type == "cuda")
         self._flows = [_FusedFlow(flow, 2 if exact else 1, tile) for flow in flows]
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from distill.speed.timing import synchronize
+from distill.speed.gpu_ceilings import gpu_ceilings
 from wavenet.fused.rates import multiply_add_rate, stream_rate
 from wavenet.stack import Stack
 
@@ -26,28 +26,31 @@ _SECONDS = 0.5  # for each ceiling
 def ceilings(device: str = "cpu", seconds: float = _SECONDS) -> dict[str, float]:
     """The best this machine does with the threads that torch has now: the fastest run in `seconds` of each kind.
 
+    On a GPU as `distill.speed.gpu_ceilings` says, on a CPU:
+
     gemm_gflops: float32 matrix times matrix, 1024 x 1024 (bounds a pass over a whole signal). gemv_gflops: float32
-    matrix times vector, of the same 4 MB. fma_gflops, on a CPU alone: multiply-adds on values in the nearest cache, all
+    matrix times vector, of the same 4 MB. fma_gflops: multiply-adds on values in the nearest cache, all
     threads together. A multiply-add counts as two operations. copy_gb_per_s: 64 MiB copied, bytes read and written
     together.
     """
-    where, generator = torch.device(device), torch.Generator().manual_seed(0)
+    if torch.device(device).type != "cpu":
+        return gpu_ceilings(device, seconds)
+    generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> torch.Tensor:
-        return torch.rand(*shape, generator=generator).to(where)
+        return torch.rand(*shape, generator=generator)
 
     left, right, product = random(_SIDE, _SIDE), random(_SIDE, _SIDE), random(_SIDE, _SIDE)
     vector, result = random(_SIDE), random(_SIDE)
     source, target = random(_COPY), random(_COPY)
-    gemm = _fastest(lambda: torch.mm(left, right, out=product), where, seconds)
-    gemv = _SIDE**2 / _fastest(lambda: torch.mv(left, vector, out=result), where, seconds)
-    copy = _fastest(lambda: target.copy_(source), where, seconds)
+    gemm = _fastest(lambda: torch.mm(left, right, out=product), seconds)
+    gemv = _SIDE**2 / _fastest(lambda: torch.mv(left, vector, out=result), seconds)
+    copy = _fastest(lambda: target.copy_(source), seconds)
     found = {"gemm_gflops": 2 * _SIDE**3 / gemm / 1e9, "copy_gb_per_s": 2 * 4 * _COPY / copy / 1e9}
-    if where.type == "cpu":
-        gemv = max(gemv, stream_rate([(_SIDE, _SIDE)], seconds))
-        threads = torch.get_num_threads()
-        with ThreadPoolExecutor(threads) as pool:
-            found["fma_gflops"] = 2 * sum(pool.map(multiply_add_rate, [seconds] * threads)) / 1e9
+    gemv = max(gemv, stream_rate([(_SIDE, _SIDE)], seconds))
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        found["fma_gflops"] = 2 * sum(pool.map(multiply_add_rate, [seconds] * threads)) / 1e9
     return found | {"gemv_gflops": 2 * gemv / 1e9}
 
 
@@ -78,13 +81,11 @@ def _streamed(stack: Stack) -> list[tuple[int, int]]:
     return [first, *layer * (len(stack.blocks) - 1), *last]
 
 
-def _fastest(run: Callable[[], object], device: torch.device, seconds: float) -> float:
+def _fastest(run: Callable[[], object], seconds: float) -> float:
     run()
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
-        synchronize(device)
         start = time.perf_counter()
         run()
-        synchronize(device)
         best = min(best, time.perf_counter() - start)
     return best

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from distill.engines.table import DEFAULT, ENGINES, ROUNDS, build
 from distill.speed.agreement import FLIPS, allowed, difference, engine_difference, not_given_back, speakers_of
+from distill.speed.timing import synchronize
 from distill.student import Engine, Student
 from wavenet.errors import UserError
 from wavenet.teacher import SAMPLERS, Teacher
@@ -20,6 +21,7 @@ PARALLEL = "parallel"  # one pass, by torch; a student's other engines go by the
 _PASSES = (PARALLEL, *(name for name in ENGINES if name != DEFAULT))
 _TRIAL = 0.01  # seconds of audio
 _PART = 0.2  # of a run's budget that a trial may take
+_HASTE = 2.0  # by how much the rate may grow with length and, on a CPU, with the batch
 # Slowest first, as they stand in tables and ratios.
 KNOWN = (*SAMPLERS, *_PASSES)
 
@@ -28,7 +30,10 @@ _BUILT: weakref.WeakKeyDictionary[Any, dict[str, Engine]] = weakref.WeakKeyDicti
 
 
 class Contestant(NamedTuple):
-    """One row to be: net and method by name, signals made at once, seconds of each, samples of all, and the run."""
+    """One row to be: net and method by name, signals made at once, seconds of each, samples of all, and the run.
+
+    held: bytes on a GPU that the method keeps for itself between runs: weights of its own, recordings.
+    """
 
     net: str
     method: str
@@ -36,6 +41,7 @@ class Contestant(NamedTuple):
     seconds: float
     samples: int
     run: Callable[[], Tensor]
+    held: int = 0
 
 
 def methods_of(model: nn.Module, methods: Sequence[str]) -> list[str]:
@@ -65,20 +71,68 @@ def contestant(name: str, model: Any, mel: Tensor, method: str, seconds: float, 
     return Contestant(name, method, batch, samples / audio.sample_rate, batch * samples, run)
 
 
-def pace(name: str, model: Any, mel: Tensor, method: str, seconds: float, budget: float, seed: int) -> float:
-    """Seconds of audio of one signal that a method makes in a second, by trials: longer ones where they are cheap.
+def pace(
+    name: str, model: Any, mel: Tensor, method: str, seconds: float, budget: float, seed: int, batch: int = 1
+) -> float:
+    """Seconds of audio of each of `batch` signals that a method makes in a second, by trials: longer ones where cheap.
 
+    Each trial is run twice, and the second timed: the first may compile or record, for what is new in its shape.
     seconds: of audio, what is to be timed; budget: seconds that it may take.
     """
-    audio = model.config.audio
-    length, rate = min(seconds, _TRIAL), 0.0
-    for _ in range(3):  # the first may compile, and what a call costs beside its samples shows in short ones
-        one = contestant(name, model, mel, method, length, 1, seed)
+    audio, device = model.config.audio, next(model.parameters()).device
+    # Two frames at least: what compiles takes a size of one for a constant, and compiles again for all others.
+    frame = audio.hop_length / audio.sample_rate
+    length, made, rate = max(2 * frame, min(seconds, _TRIAL)), 0, 0.0
+    for _ in range(3):  # what a call costs beside its samples shows in short trials
+        one = contestant(name, model, mel, method, length, batch, seed)
+        if one.samples == made:
+            break
+        one.run()
+        synchronize(device)
         start = time.perf_counter()
         one.run()
-        rate = one.seconds / (time.perf_counter() - start)
-        length = max(audio.hop_length / audio.sample_rate, min(seconds, _PART * budget * rate))
+        synchronize(device)
+        made, rate = one.samples, one.seconds / (time.perf_counter() - start)
+        length = max(2 * frame, min(seconds, _PART * budget * rate))
     return rate
+
+
+def sweep(
+    one: Contestant,
+    model: Any,
+    mel: Tensor,
+    *,
+    asked: float,
+    within: float,
+    lengths: Sequence[float],
+    batches: Sequence[int],
+    budget: float,
+    seed: int,
+    announce: Callable[[str], object],
+) -> Iterator[Contestant]:
+    """Contestants beside `one`, of other lengths and of other batches at its own length; a line for each left out.
+
+    asked: seconds of audio that were asked of `one`; within: seconds that one signal makes in `budget` seconds. Left
+    out is what would take much longer: by the time of one signal, or, where a batch may take no longer than that (on a
+    GPU), by a trial of the batch.
+    """
+    lockstep = _in_lockstep(next(model.parameters()).device)
+    places = [(length, one.batch) for length in lengths] + [(one.seconds, count) for count in batches]
+    for length, count in dict.fromkeys(places):
+        if count == one.batch and length in (asked, one.seconds):
+            continue
+        most = _HASTE * within / count
+        if length > most and count > 1 and lockstep:
+            most = _HASTE * budget * pace(one.net, model, mel, one.method, length, budget, seed, count)
+        if length > most:
+            announce(f"{one.net}: {one.method} is not timed on {count} x {length:.3g} s: beyond {budget:g} s a run")
+            continue
+        yield contestant(one.net, model, mel, one.method, length, count, seed)
+
+
+def _in_lockstep(device: torch.device) -> bool:
+    """Whether a batch may take as long as one signal: on a GPU, where one leaves most of it idle."""
+    return device.type == "cuda"
 
 
 def repeated(model: Any, mel: Tensor, seconds: float, batch: int) -> Tensor:

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from distill import models
 from distill.speed.ceilings import ceilings, sequential_limits
-from distill.speed.contestants import KNOWN, PARALLEL, Contestant, agreement, contestant, methods_of, pace
+from distill.speed.contestants import KNOWN, PARALLEL, Contestant, agreement, contestant, methods_of, pace, sweep
+from distill.speed.gpu_ceilings import arithmetic_limit
 from distill.speed.machine import describe
 from distill.speed.tables import limits_line, ratios, short
-from distill.speed.timing import Timing, conditions, measure
+from distill.speed.timing import Timing, allocated, conditions, measure, peak_memory_mb
 from wavenet.config import require
-from wavenet.teacher import SAMPLERS
+from wavenet.teacher import ON_CPU, SAMPLERS
 
-_HASTE = 2.0  # by how much the rate may grow with the batch
 METHODS = ("naive", "cached", "fused", PARALLEL, "tiled")
-GPU_METHODS = ("naive", "cached", "graph", "persistent", PARALLEL, "cudagraph", "triton", "triton16")
+GPU_METHODS = ("naive", "cached", "fused", "graph", "persistent", PARALLEL, "cudagraph", "triton", "triton16")
 
 
 def benchmark(
@@ -42,18 +42,20 @@ def benchmark(
 ) -> dict[str, Any]:
     """Time each model with each of `methods` that it has, on mel (1, M, F) repeated to `seconds` of audio.
 
-    methods: METHODS, or GPU_METHODS, where none are named.
+    methods: METHODS, or GPU_METHODS, where none are named. A row's device is the one that its method computes on: a
+    sampler of the CPU's keeps to it beside a GPU.
 
     Teachers run the sequential methods; students "parallel", their pass by torch, and their other engines by name.
     Returns {"machine", "nets", "ceilings", "rows", "ratios"}: samples_per_second counts the whole batch and is the
     median of `repeats` interleaved rounds, min and max the slowest and fastest round, x_real_time = batch x seconds of
     audio / wall seconds, peak_memory_mb as in timing.peak_memory_mb. share_of_fma is the net's multiply-adds a second
-    over the machine's, share_of_floor a sampler's speed per CPU second over its floor (ceilings.py). A ratio is
-    samples_per_second of "NET METHOD" over that of another, and its net is the first's.
+    over the machine's (on a GPU over its matrix products in what the method multiplies in, gpu_ceilings.py),
+    share_of_floor a sampler's speed per CPU second over its floor (ceilings.py). A ratio is samples_per_second of "NET
+    METHOD" over that of another, and its net is the first's.
 
-    lengths [s], batches: further rows, one of the two at a time, for methods that make them in `budget` seconds a run;
-    slower methods make as much of `seconds` as they can. `naive` makes naive_seconds only, and with 0 is left out, of
-    the checks too. Models must be on `device`; TF32 is off and `threads` holds meanwhile.
+    lengths [s], batches: further rows, one of the two at a time, where a method makes them in about `budget` seconds a
+    run; slower methods make as much of `seconds` as they can, in batches too. `naive` makes naive_seconds only, and
+    with 0 is left out, of the checks too. Models must be on `device`; TF32 is off and `threads` holds meanwhile.
 
     Raises UserError for settings without sense, and when a method does not give the reference's audio (at most 1e-4
     apart at the same noise, more beyond full scale or where an engine rounds), or a sampler not its own back under
@@ -76,8 +78,10 @@ def benchmark(
         for line in _header(machine, nets, limits, threads):
             announce(line)
         field: list[Contestant] = []
+        swept: dict[str, Any] = {"lengths": lengths, "batches": batches, "seed": seed, "announce": announce}
         for name, model in models.items():
             for method in methods_of(model, methods):
+                before = allocated(device)
                 asked = naive_seconds if method == "naive" else seconds
                 within = budget * pace(name, model, mel, method, asked, budget, seed)  # seconds of audio
                 longest = min(asked, within)
@@ -85,17 +89,16 @@ def benchmark(
                 if method not in ("naive", PARALLEL):
                     for line in agreement(name, model, mel, method, naive_seconds, longest, seed):
                         announce(line)
-                sweep = [] if longest < seconds else [(length, batch) for length in lengths]
-                sweep += [] if longest < seconds else [(seconds, count) for count in batches]
-                for length, count in dict.fromkeys(sweep):
-                    if (length, count) == (seconds, batch):
-                        continue
-                    if length * count > _HASTE * within:
-                        announce(f"{name}: {method} is not timed on {count} x {length:g} s: beyond {budget:g} s a run")
-                        continue
-                    field.append(contestant(name, model, mel, method, length, count, seed))
+                field[-1] = first = field[-1]._replace(held=allocated(device) - before)
+                if method != "naive":
+                    beside = sweep(first, model, mel, asked=asked, within=within, budget=budget, **swept)
+                    field += [one._replace(held=first.held) for one in beside]
         require(bool(field), "methods", list(methods), "a method that one of the models has")
-        timings = measure({str(place): c.run for place, c in enumerate(field)}, repeats, device)
+        runs = {str(place): c.run for place, c in enumerate(field)}
+        on = {place: _place(field[int(place)].method, device) for place in runs}
+        timings = measure(
+            runs, repeats, device, lambda place, run: peak_memory_mb(run, on[place], field[int(place)].held)
+        )
         by_name = {net["name"]: net for net in nets}
         rows = [_row(c, timings[str(place)], device, threads, by_name[c.net], limits) for place, c in enumerate(field)]
     return {"machine": machine, "nets": nets, "ceilings": limits, "rows": rows, "ratios": ratios(rows)}
@@ -118,6 +121,11 @@ def _check(nets: Mapping[str, nn.Module], mel: Tensor, methods: Sequence[str], d
     require(fits, "mel", tuple(mel.shape), f"shape (1, {reference.n_mels}, F) with F > 0")
 
 
+def _place(method: str, device: str) -> str:
+    """The device that a method computes on, for a model on `device`."""
+    return "cpu" if method in ON_CPU else device
+
+
 def _row(
     contestant: Contestant,
     timing: Timing,
@@ -128,11 +136,14 @@ def _row(
 ) -> dict[str, Any]:
     samples = contestant.samples
     arithmetic = 2 * net["macs_per_sample"] * samples / timing.median_wall / 1e9
+    limit = limits.get("fma_gflops")  # of the CPU's, where that is what was measured
+    if contestant.method not in ON_CPU:
+        limit = limit or arithmetic_limit(contestant.method, limits)
     sampler = contestant.method in SAMPLERS and net["floor"] is not None and contestant.batch == 1
     return {
         "net": contestant.net,
         "method": contestant.method,
-        "device": device,
+        "device": _place(contestant.method, device),
         "threads": threads,
         "batch": contestant.batch,
         "seconds_of_audio": contestant.seconds,
@@ -143,7 +154,7 @@ def _row(
         "min": samples / max(timing.wall),
         "max": samples / min(timing.wall),
         "repeats": len(timing.wall),
-        "share_of_fma": arithmetic / limits["fma_gflops"] if "fma_gflops" in limits else None,
+        "share_of_fma": arithmetic / limit if limit else None,
         "share_of_floor": samples / timing.median_cpu / net["floor"] if sampler else None,
     }
 

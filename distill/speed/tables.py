@@ -48,10 +48,13 @@ def markdown_table(result: dict[str, Any]) -> str:
         lines.append(_cells([*cells, f"{row['x_real_time']:.3g}", *shares, memory, f"{row['seconds_of_audio']:.3g}"]))
     if rows:
         first = rows[0]
-        setting = f"{first['device']}, {first['threads']} thread(s), batch {first['batch']}"
+        elsewhere = {f" ({row['method']} on {row['device']})": None for row in rows if row["device"] != first["device"]}
+        setting = f"{first['device']}{''.join(elsewhere)}, {first['threads']} thread(s), batch {first['batch']}"
+        products = "of the GPU's matrix products, in the precision of the method's"
+        rate = "of the machine's multiply-adds" if first["device"] == "cpu" else products
         explained = (
             f"x real time is seconds of audio made in a second. Medians of {first['repeats']} on {setting}. of FMA: "
-            "the share of the machine's multiply-adds; of floor: of the speed of a sampler that did nothing but read "
+            f"the share {rate}; of floor: of the speed of a sampler that did nothing but read "
             "the weights that each sample must."
         )
         lines += ["", explained]
@@ -118,7 +121,8 @@ def where(machine: Mapping[str, Any]) -> str:
 
 def limits_line(limits: Mapping[str, float]) -> str:
     """The rates of distill.speed.ceilings in words."""
-    names = {"fma": "multiply-adds", "gemm": "matrix x matrix", "gemv": "matrix x vector"}
+    names = {"fma": "multiply-adds", "gemm": "matrix x matrix"}
+    names |= {f"gemm_{kind}": f"in {kind}" for kind in ("tf32", "float16", "bfloat16")} | {"gemv": "matrix x vector"}
     rates = [f"{text} {limits[key]:.1f} GFLOP/s" for name, text in names.items() if (key := f"{name}_gflops") in limits]
     return ", ".join([*rates, f"copy {limits['copy_gb_per_s']:.1f} GB/s"])
 

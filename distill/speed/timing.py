@@ -40,15 +40,21 @@ class Timing:
 
 
 def measure(
-    contestants: Mapping[str, Callable[[], object]], repeats: int, device: torch.device | str = "cpu"
+    contestants: Mapping[str, Callable[[], object]],
+    repeats: int,
+    device: torch.device | str = "cpu",
+    peak: Callable[[str, Callable[[], object]], float | None] | None = None,
 ) -> dict[str, Timing]:
     """Run every contestant once untimed, which is when memory is measured, then `repeats` timed rounds.
+
+    peak: runs the contestant of a name once, for its peak memory [MB]; by default peak_memory_mb on `device`.
 
     A round runs each contestant once, one after the other, so that a machine that slows down in the middle slows all of
     them and not the last one. Clocks are read with the device idle on both sides.
     """
     device = torch.device(device)
-    peaks = {name: peak_memory_mb(run, device) for name, run in contestants.items()}
+    peak = peak or (lambda _, run: peak_memory_mb(run, device))
+    peaks = {name: peak(name, run) for name, run in contestants.items()}
     walls: dict[str, list[float]] = {name: [] for name in contestants}
     cpus: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(repeats):
@@ -59,23 +65,33 @@ def measure(
     return {name: Timing(walls[name], cpus[name], peaks[name]) for name in contestants}
 
 
-def peak_memory_mb(run: Callable[[], object], device: torch.device | str = "cpu") -> float | None:
+def peak_memory_mb(run: Callable[[], object], device: torch.device | str = "cpu", held: int = 0) -> float | None:
     """Run once; the most memory held meanwhile [MB], or None where the system cannot say.
 
     CPU: resident memory of the whole process, interpreter and loaded models included (VmHWM, reset before the run;
-    Linux only). CUDA: what torch had allocated on the device.
+    Linux only). CUDA: what torch allocated on the device in the run, and `held` bytes that the contestant had allocated
+    since before it was built; not the net's weights, nor what other contestants keep.
     """
     device = torch.device(device)
     if device.type == "cuda":
+        before = allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         run()
         synchronize(device)
-        return torch.cuda.max_memory_allocated(device) / 1e6
+        return (torch.cuda.max_memory_allocated(device) - before + held) / 1e6
     gc.collect()
     _return_free_memory()
     reset = _reset_peak()
     run()
     return _peak() if reset else None
+
+
+def allocated(device: torch.device | str) -> int:
+    """Bytes that torch has allocated on a GPU now; 0 for a CPU."""
+    if torch.device(device).type != "cuda":
+        return 0
+    gc.collect()
+    return torch.cuda.memory_allocated(device)
 
 
 @contextlib.contextmanager

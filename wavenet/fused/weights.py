@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from wavenet.fingerprint import fingerprint
 from wavenet.fused.loop import Sizes, Weights
 from wavenet.fused.products import padded, panels
 from wavenet.layers import CausalConv1d, GatedBlock
@@ -26,21 +27,11 @@ _PACKED: weakref.WeakKeyDictionary[Stack, tuple[object, tuple[Sizes, Weights]]] 
 
 
 def pack(stack: Stack) -> tuple[Sizes, Weights]:
-    """Sizes and packed weights, in the stack's precision; packed again only when a parameter has changed.
-
-    Versions tell of changes, but for those by way of `.data`: sums tell of these.
-    """
-    state = [
-        (parameter.data_ptr(), _version(parameter), parameter.dtype, float(parameter.detach().sum()))
-        for parameter in stack.parameters()
-    ]
+    """Sizes and packed weights, in the stack's precision; packed again only when a parameter has changed."""
+    state = fingerprint(stack)
     if stack not in _PACKED or _PACKED[stack][0] != state:
         _PACKED[stack] = state, _pack(stack)
     return _PACKED[stack][1]
-
-
-def _version(parameter: Tensor) -> int | None:
-    return None if parameter.is_inference() else parameter._version
 
 
 def _pack(stack: Stack) -> tuple[Sizes, Weights]:

@@ -1,8 +1,8 @@
 """What one sample is made of, for one signal: stream, gates, head and draw.
 
 All channel counts are padded with zeros to powers of two. Matrix products are sums of products in the weights'
-precision, never TF32. They alternate between the two axes of the matrices (gate channels, others), so that what one sum
-leaves is spread over the threads as the next one wants it.
+precision, never TF32. Where matrices are read for every sample, they alternate between the two axes (gate channels,
+others), so that what one sum leaves is spread over the threads as the next one wants it.
 """
 
 import triton

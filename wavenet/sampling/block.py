@@ -6,7 +6,7 @@ but plain tensor operations is in it, so that a CPU computes the same (gate and 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,33 +22,37 @@ if TYPE_CHECKING:
     from wavenet.kernels.operations import KernelDraw
 
 
+class Drive(NamedTuple):
+    """What drives a signal: noise (B, T, m) of the draw, conditioning of all layers' gates, and further inputs (B, S,
+    T and more) with zeros on both sides, where the stack has any."""
+
+    noise: Tensor
+    cond: Conditioning
+    signals: Tensor | None
+
+
 class BlockStepper:
-    """`load(first)` brings in what drives samples first, first + 1, ...; `run()` makes them and keeps the past.
+    """`load(drive, first)` brings in what drives samples first, first + 1, ...; `run()` makes them and keeps the past.
 
     After `run`, `samples` (B, block) holds them. Blocks follow each other from 0 on; `reset` goes back to the silence
-    before the first. The last block may reach beyond the signal's T samples: what it makes there is nobody's.
+    before the first, of the same signal or another one of as many: nothing of a signal but its past is held here. The
+    last block may reach beyond the signal's T samples: what it makes there is nobody's.
     `rows` (block, B, W) holds every layer's gates and stream side by side (wavenet.sampling.composition).
     """
 
     def __init__(
-        self,
-        model: Drivable,
-        cond: Conditioning,
-        uniforms: Tensor,
-        temperature: float = 1.0,
-        block: int = 32,
-        kernels: bool = False,
+        self, model: Drivable, like: Tensor, temperature: float = 1.0, block: int = 32, kernels: bool = False
     ) -> None:
-        """cond and uniforms (B, T, n) of the whole signal; block: samples made by one `run`, more than a kernel has.
+        """like (B, T, n): uniforms, of which the sizes B and n, precision and device count. block: samples made by one
+        `run`, more than a kernel has.
 
         kernels: gate and draw by Triton, one operation each, instead of 2 and about 14.
         """
-        config, batch = model.stack.config, len(uniforms)
-        assert model.stack.condition is not None
+        config, batch = model.stack.config, len(like)
         assert block > config.kernel_size
         self.block, self.batch, self.config = block, batch, config
         self.composition = compose(model.stack, model.gain, model.config.pre_emphasis)
-        law = (model.head, model.gain, model.config.pre_emphasis, temperature, uniforms)
+        law = (model.head, model.gain, model.config.pre_emphasis, temperature, like)
         self.draw: Draw | KernelDraw
         if kernels:
             # Imported where it is used: Triton is not installed everywhere.
@@ -57,19 +61,21 @@ class BlockStepper:
             self.draw, self.gate = KernelDraw(*law), gate
         else:
             self.draw, self.gate = make_draw(*law), _gate
-        self._noise = self.draw.prepare(deviates(model.head, uniforms))
-        self._cond = cond.project(model.stack.condition.weight)
-        self._signals = None
-        if cond.signals is not None:
-            self._signals = F.pad(
-                cond.signals, (config.kernel_size - 1, -(-cond.length // block) * block - cond.length)
-            )
-        self.noise = uniforms.new_zeros(block, batch, self._noise.shape[2])
-        self.rows = uniforms.new_zeros(block, batch, len(self.composition.start))
-        self.ends = uniforms.new_zeros(block, batch, len(self.composition.ends))
-        self.wave = uniforms.new_zeros(batch, config.kernel_size + 1 + block)
+        self.noise = like.new_zeros(block, batch, self.draw.prepare(like[:, :0]).shape[2])
+        self.rows = like.new_zeros(block, batch, len(self.composition.start))
+        self.ends = like.new_zeros(block, batch, len(self.composition.ends))
+        self.wave = like.new_zeros(batch, config.kernel_size + 1 + block)
         reaches = [(config.kernel_size - 1) * dilation for dilation in config.dilations]
-        self.histories = [uniforms.new_zeros(reach * batch, config.residual_channels) for reach in reaches]
+        self.histories = [like.new_zeros(reach * batch, config.residual_channels) for reach in reaches]
+
+    def drive(self, model: Drivable, cond: Conditioning, uniforms: Tensor) -> Drive:
+        """What `load` reads of a signal of that model, cond and uniforms (B, T, n) of all its samples."""
+        assert model.stack.condition is not None
+        signals, taps = cond.signals, self.config.kernel_size
+        if signals is not None:
+            signals = F.pad(signals, (taps - 1, -(-cond.length // self.block) * self.block - cond.length))
+        noise = self.draw.prepare(deviates(model.head, uniforms))
+        return Drive(noise, cond.project(model.stack.condition.weight), signals)
 
     @property
     def samples(self) -> Tensor:
@@ -81,22 +87,22 @@ class BlockStepper:
         for state in (self.rows, self.wave, *self.histories):
             state.zero_()
 
-    def load(self, first: int) -> None:
+    def load(self, drive: Drive, first: int) -> None:
         """Biases, conditioning and noise of samples first, ..., first + block - 1."""
         self.rows.copy_(self.composition.start)
         self.ends.copy_(self.composition.ends)
-        last = min(first + self.block, self._cond.length)
-        count, hop = last - first, self._cond.kernel.shape[1]
+        last = min(first + self.block, drive.cond.length)
+        count, hop = last - first, drive.cond.kernel.shape[1]
         frame = first // hop
-        cond = self._cond.window(frame, (last - 1) // hop + 1).at_samples()[..., first - frame * hop :][..., :count]
+        cond = drive.cond.window(frame, (last - 1) // hop + 1).at_samples()[..., first - frame * hop :][..., :count]
         skips, gates = self.config.skip_channels, self.config.gate_channels
         layers = self.rows[:, :, :-skips].unflatten(2, (len(self.histories), -1))[..., :gates]
         layers[:count] += cond.permute(2, 0, 1).unflatten(2, (len(self.histories), gates))
-        if self._signals is not None:
+        if drive.signals is not None:
             taps = self.config.kernel_size
-            windows = self._signals[:, :, first : first + self.block + taps - 1].unfold(2, taps, 1)
+            windows = drive.signals[:, :, first : first + self.block + taps - 1].unfold(2, taps, 1)
             self.rows[:, :, :-skips] += windows.permute(2, 0, 3, 1).flatten(2) @ self.composition.signals
-        self.noise[:count].copy_(self._noise[:, first:last].transpose(0, 1))
+        self.noise[:count].copy_(drive.noise[:, first:last].transpose(0, 1))
 
     def run(self) -> None:
         """Make one block."""

@@ -17,21 +17,29 @@ import torch
 from torch import Tensor
 
 from wavenet.errors import UserError
-from wavenet.kernels.availability import available
+from wavenet.kernels.availability import missing
+from wavenet.notice import announce
 from wavenet.sampling.block import BlockStepper
 from wavenet.sampling.drivable import Drivable
+from wavenet.sampling.kept import Kept
 
 BLOCK = 32  # samples of one graph
+Run = Callable[[], None]
+Prepared = tuple[BlockStepper, Run]
+_KEPT: Kept[Prepared] = Kept(4)
 
 
 def sample_graph(
     model: Drivable, mel: Tensor, uniforms: Tensor, temperature: float = 1.0, speaker: Tensor | None = None
 ) -> Tensor:
-    """mel (B, M, F), uniforms (B, T, n) -> wav (B, T). Raises UserError for a model that is not on a CUDA GPU."""
+    """mel (B, M, F), uniforms (B, T, n) -> wav (B, T). Raises UserError for a model that is not on a CUDA GPU.
+
+    Where Triton does not run, gate and draw are torch's, and a line on stderr says so.
+    """
     if mel.device.type != "cuda":
         raise UserError(f"method graph: found a model on {mel.device.type}, expected one on a CUDA GPU")
     with torch.cuda.device(mel.device):
-        return sample_in_blocks(model, mel, uniforms, temperature, speaker, kernels=available(), prepare=captured)
+        return sample_in_blocks(model, mel, uniforms, temperature, speaker, kernels=_kernels(), prepare=captured)
 
 
 @torch.no_grad()
@@ -44,25 +52,43 @@ def sample_in_blocks(
     *,
     block: int = BLOCK,
     kernels: bool = False,
-    prepare: Callable[[BlockStepper], Callable[[], None]] = lambda stepper: stepper.run,
+    prepare: Callable[[BlockStepper], Run] = lambda stepper: stepper.run,
 ) -> Tensor:
     """The same on any device: `prepare` makes of the stepper what is called once a block, its own `run` by default.
 
-    kernels: as in BlockStepper.
+    kernels: as in BlockStepper. Stepper and what `prepare` made of it are kept for signals of the same batch, precision
+    and temperature, until the weights change.
     """
-    block = max(block, model.stack.config.kernel_size + 1)
-    stepper = BlockStepper(model, model.conditioning(mel, speaker), uniforms, temperature, block, kernels)
-    run, wav = prepare(stepper), torch.empty_like(uniforms[..., 0])
-    for first in range(0, wav.shape[1], block):
-        stepper.load(first)
-        run()
-        made = wav[:, first : first + block]
-        made.copy_(stepper.samples[:, : made.shape[1]])
+    cond, block = model.conditioning(mel, speaker), max(block, model.stack.config.kernel_size + 1)
+    law = (type(model.head), tuple(vars(model.head).items()), model.gain, model.config.pre_emphasis, temperature)
+    # What another stream was asked for may still be under way; tensors of inference mode are not written to outside it.
+    stream = torch.cuda.current_stream(mel.device) if mel.device.type == "cuda" else None
+    place = (len(uniforms), uniforms.shape[2], uniforms.dtype, mel.device, stream, torch.is_inference_mode_enabled())
+
+    def make() -> Prepared:
+        stepper = BlockStepper(model, uniforms, temperature, block, kernels)
+        return stepper, prepare(stepper)
+
+    with _KEPT.borrowed(model.stack, (law, place, block, kernels, prepare), make) as (stepper, run):
+        stepper.reset()
+        drive, wav = stepper.drive(model, cond, uniforms), torch.empty_like(uniforms[..., 0])
+        for first in range(0, wav.shape[1], block):
+            stepper.load(drive, first)
+            run()
+            made = wav[:, first : first + block]
+            made.copy_(stepper.samples[:, : made.shape[1]])
     return wav
 
 
-def captured(stepper: BlockStepper) -> Callable[[], None]:
-    """`stepper.run` as a graph's replay. The stepper stands at the silence before the first sample afterwards."""
+def _kernels() -> bool:
+    """Whether gate and draw are Triton's."""
+    if lack := missing():
+        announce(f"method graph: gate and draw by torch, which are more operations; {lack}")
+    return not lack
+
+
+def captured(stepper: BlockStepper) -> Run:
+    """`stepper.run` as a graph's replay. Where the stepper stands afterwards is not said: `reset` it."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):  # libraries set themselves up at first use, which must not be recorded
@@ -71,5 +97,4 @@ def captured(stepper: BlockStepper) -> Callable[[], None]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         stepper.run()
-    stepper.reset()
     return graph.replay

@@ -28,7 +28,7 @@ from torch import Tensor
 from wavenet.config import require
 from wavenet.errors import UserError
 from wavenet.heads import GaussianHead
-from wavenet.kernels.availability import available
+from wavenet.kernels.availability import expect_triton
 from wavenet.sampling.deviates import deviates
 from wavenet.sampling.drivable import Drivable
 
@@ -52,8 +52,8 @@ def sample_persistent(
     """mel (B, M, F), uniforms (B, T, n) -> wav (B, T).
 
     layout: whole or circle; None takes circle where the network and the device allow it. Raises UserError for a model
-    that is not on a CUDA GPU (Triton's interpreter, TRITON_INTERPRET=1, runs it on a CPU, for tests), without Triton,
-    and for a circle that is not to be had.
+    that is not on a CUDA GPU (Triton's interpreter, TRITON_INTERPRET=1, runs it on a CPU, for tests), without Triton
+    or the C compiler that it wants, and for a circle that is not to be had.
     """
     _expect_device(mel.device)
     # Imported where it is used: Triton takes a second, and is not installed everywhere.
@@ -129,8 +129,7 @@ def _room(sizes: dict[str, int], wav: Tensor) -> int:
 def _expect_device(device: torch.device) -> None:
     if device.type != "cuda" and not _interpreted():
         raise UserError(f"method persistent: found a model on {device.type}, expected one on a CUDA GPU")
-    if not available():
-        raise UserError("method persistent: found no Triton, expected `pip install triton`, or another method")
+    expect_triton("method persistent", "another method", launched=device.type == "cuda")
 
 
 def _interpreted() -> bool:
