@@ -113,8 +113,8 @@ class Batch:
         The noise depends on the seed and the stem alone, so that neither the order nor the rest of the batch matters.
         Raises UserError when this item cannot be done, OSError when the result cannot be written.
         """
-        target = self._claim(item)
-        mel, notes = read_mel(item, self.model)
+        mel, notes = read_mel(item, self.model)  # first: what cannot be read is told so, whatever lies in --out
+        target = self._target(item)
         for note in notes:
             _complain(f"{item}: {note}")
         settings = self.settings
@@ -133,17 +133,17 @@ class Batch:
         wall = time.perf_counter() - start
         rate = self.model.config.audio.sample_rate
         clipped = write_audio(target, wav, rate)
+        self._taken[self._names[item]] = item  # not before: an input that fails leaves its name to another
         if clipped:
             _complain(f"{target}: {clipped} of {len(wav)} samples beyond full scale were clipped")
         seconds = len(wav) / rate
         return f"{target}: {seconds:.2f} s of audio in {wall:.2f} s, {seconds / wall:.3g} x real time"
 
-    def _claim(self, item: Path) -> Path:
+    def _target(self, item: Path) -> Path:
         name = self._names[item]
         target = self.out / name
         if first := self._taken.get(name):
             raise UserError(f"{item}: found the output name {name} taken by {first}, expected different stems")
-        self._taken[name] = item
         if target.resolve() in self._inputs:
             raise UserError(f"{item}: found its output {target} among the inputs, expected another --out")
         if target.is_dir():

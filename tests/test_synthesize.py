@@ -230,10 +230,9 @@ def test_every_bad_item_has_its_line_and_the_rest_is_done(runs, work, capsys):
     bad = make_bad(work)
     assert run(runs, "one.npy", *bad, "two.npy") == 1
     lines = capsys.readouterr().err.splitlines()
-    taken = {"text.wav", "absent.wav"}  # their names were claimed by the .npy of the same stem
     for name, words in bad.items():
         (line,) = [line for line in lines if line.startswith(f"distill-synthesize: {name}: ")]
-        assert ("taken by" if name in taken else words) in line
+        assert words in line
     assert len(lines) == len(bad)
     assert sorted(path.name for path in (work / "out").iterdir()) == ["one.wav", "two.wav"]
 
@@ -253,6 +252,24 @@ def test_two_inputs_of_one_stem(runs, work, capsys):
     assert run(runs, "speech.npy", "speech.wav") == 1
     assert "speech.wav: found the output name speech.wav taken by speech.npy" in capsys.readouterr().err
     assert len(read("out/speech.wav")) == 3 * AUDIO.hop_length
+
+
+def test_an_input_that_fails_leaves_its_name_to_the_next(sourced, work, capsys):
+    """Whether it cannot be read or its F0 cannot: the good one of the same stem is done."""
+    (work / "speech.pdf").write_text("no sound")
+    np.save("speech.npy", np.zeros((7, 9), np.float32))
+    soundfile.write("speech.flac", 1e-3 * random_wav(1, 5)[0, :70].numpy(), RATE, subtype="PCM_16")
+    (work / "four.txt").write_text("700\n" * 4)
+    soundfile.write("speech.wav", 1e-3 * random_wav(1, 9)[0].numpy(), RATE, subtype="PCM_16")
+    names = ["speech.pdf", "speech.npy", "speech.wav", "speech.flac"]
+    assert main([str(sourced), *names, "--out", "out", "--f0", "four.txt"]) == 1
+    first, second, third = (line for line in capsys.readouterr().err.splitlines() if ": found " in line)
+    assert "speech.pdf: found suffix '.pdf', expected one of .wav, .flac" in first
+    assert "speech.npy: found shape (7, 9)" in second
+    assert "four.txt: found 4 values" in third
+    assert len(read("out/speech.wav")) == 4 * AUDIO.hop_length
+    assert main([str(sourced), "speech.pdf", "--out", "out"]) == 2
+    assert "speech.pdf: found suffix '.pdf'" in capsys.readouterr().err  # and not the output that is there
 
 
 def test_existing_outputs_are_kept_unless_told(runs, work, capsys):
