@@ -198,7 +198,7 @@ def _teacher(path: str | None, record: dict[str, Any], run: Path) -> str:
     found = checkpoint.fingerprint(models.load(path))
     if found != record.get("teacher"):
         raise UserError(f"--teacher: found {path} of digest {found}, expected {record.get('teacher')}, that of {run}")
-    return Path(path).stem
+    return weights.find(path).stem
 
 
 def _begun(path: str, record: dict[str, Any], run: Path) -> Card:

@@ -85,6 +85,13 @@ def test_the_card_says_what_the_run_is(made, work):
     assert str(made) not in json.dumps(card.recipe)
 
 
+def test_a_teacher_shipped_under_a_name_is_called_by_it(made, work, monkeypatch):
+    assert ship(call(made, "teacher", "--out", "my_teacher.safetensors")) == 0
+    monkeypatch.setattr(weights, "FOLDER", work)
+    assert ship(call(made, "student", "--teacher", "my-teacher")) == 0
+    assert weights.read_card(work / "student.safetensors").teacher == "my_teacher"
+
+
 def test_the_log_and_steps_of_what_a_run_began_with_come_first(made, work, capsys):
     """Each validation of the run is a line of the card and of the page's table; --init is checked against the run."""
     teacher = ["--teacher", str(made / "teacher")]

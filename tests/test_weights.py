@@ -74,6 +74,16 @@ def test_commands_that_take_several_models_know_the_names_too(work):
     assert list(load_systems(["voice", "mine.safetensors"], "cpu")) == ["voice", "mine"]
 
 
+def test_hyphens_of_a_name_count_as_underscores(work, student):
+    shutil.copy("mine.safetensors", "package/my_voice.safetensors")
+    for name in ("my-voice", "my_voice"):
+        assert torch.equal(sampled(models.load(name)), sampled(student))
+        assert list(load_systems([name, "mine.safetensors"], "cpu")) == ["my_voice", "mine"]
+    (work / "my-voice").mkdir()
+    with pytest.raises(UserError, match=r"my-voice: found a folder .*hides the shipped weights"):
+        models.load("my-voice")
+
+
 def test_a_teacher_travels_too(work):
     model = small_teacher("gaussian", speakers=2).float().requires_grad_(False)
     weights.write(work / "t.safetensors", card_of(model, "teacher"), model.state_dict())

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from wavenet.errors import UserError
-from wavenet.weights import SUFFIX, digest, find, read, shipped
+from wavenet.weights import SUFFIX, digest, find, of_name, read
 
 VERSION = 1
 FILE_NAME = "checkpoint.pt"
@@ -91,7 +91,7 @@ def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu")
     named, path = path, find(path)
     if path.is_dir():
         if not (path / FILE_NAME).is_file():
-            hidden = " (it hides the shipped weights of that name)" if os.fspath(named) in shipped() else ""
+            hidden = " (it hides the shipped weights of that name)" if of_name(named) is not None else ""
             expected = "expected a run folder or a checkpoint file"
             raise UserError(f"{path}: found a folder without {FILE_NAME}{hidden}, {expected}")
         path = path / FILE_NAME

@@ -127,17 +127,22 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.glob(f"*{SUFFIX}"))}
 
 
+def of_name(name: str | os.PathLike[str]) -> Path | None:
+    """The shipped weights of a name, in which hyphens count as underscores; None where there are none."""
+    return shipped().get(os.fspath(name).replace("-", "_"))
+
+
 def find(path: str | os.PathLike[str]) -> Path:
     """The file or folder that a checkpoint argument means: what exists under that path wins, else shipped weights.
 
     Raises UserError, with the names of what is shipped, for neither.
     """
-    found, known = Path(path), shipped()
+    found = Path(path)
     if found.exists():
         return found
-    if os.fspath(path) in known:
-        return known[os.fspath(path)]
-    names = ", ".join(known) or "none"
+    if (known := of_name(path)) is not None:
+        return known
+    names = ", ".join(shipped()) or "none"
     raise UserError(
         f"{path}: found no such file, expected a run folder, a checkpoint file, or the name of shipped weights: {names}"
     )
