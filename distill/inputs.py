@@ -16,6 +16,8 @@ from torch import Tensor
 
 from wavenet.audio import AUDIO_SUFFIXES, read_audio
 from wavenet.config import AudioConfig
+from wavenet.corpora import scan
+from wavenet.data import BUNDLED, corpus_folder
 from wavenet.errors import UserError
 from wavenet.features import LogMel
 
@@ -89,10 +91,21 @@ def _whole_frames(path: Path, audio: AudioConfig) -> tuple[Tensor, list[str]]:
 
 
 def expand(inputs: Sequence[str], out: Path) -> Iterator[Path]:
-    """Folders become the files below them that can be read, sorted; an empty one stays, to fail under its own name."""
+    """Folders become the files below them that can be read, sorted; an empty one stays, to fail under its own name.
+
+    `bundled`, where no such file is, becomes the test clips that the package brings along.
+    """
     for name in inputs:
         path = Path(name)
-        yield from (_inside(path, out) if path.is_dir() else []) or [path]
+        if name == BUNDLED and not path.exists():
+            yield from (clip.path for clip in scan(corpus_folder(BUNDLED)).recordings if clip.split == "test")
+        else:
+            yield from (_inside(path, out) if path.is_dir() else []) or [path]
+
+
+def looks_like_input(name: str) -> bool:
+    """Whether a word of a command names a recording or a mel, by its suffix: no checkpoint has one of these."""
+    return name == BUNDLED or Path(name).suffix.lower() in _SUFFIXES
 
 
 def _inside(folder: Path, out: Path) -> list[Path]:

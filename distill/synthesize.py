@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 import time
 import zlib
@@ -18,7 +19,7 @@ from distill import models
 from distill.cards import listing
 from distill.contours import Contours, contours_of
 from distill.engines.table import ENGINES, build
-from distill.inputs import MEL_SUFFIX, expand, output_names, read_mel
+from distill.inputs import MEL_SUFFIX, expand, looks_like_input, output_names, read_mel
 from distill.projection import STEPS, possible, project
 from distill.student import Student
 from wavenet.arguments import parse_arguments
@@ -27,7 +28,7 @@ from wavenet.config import require
 from wavenet.device import resolve_device
 from wavenet.errors import DONE, SOME_FAILED, USER_MISTAKE, UserError, command
 from wavenet.teacher import AUTO, SAMPLERS, Teacher
-from wavenet.weights import shipped
+from wavenet.weights import USUAL, is_weights, shipped
 
 _PROJECTION = (
     f"steps that bring a sample to its mel (default: {STEPS} for recordings, "
@@ -40,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """CHECKPOINT INPUT... --out DIR: every recording, mel, or folder of them, through a model into DIR/<stem>.wav.
 
     CHECKPOINT: a run folder, a file, or the name of shipped weights, of which --list prints a table.
-    Folders are searched to the bottom. Inputs of one stem keep the folders that differ: DIR/<folder>/<stem>.wav.
+    Folders are searched to the bottom; `bundled` is four test sentences that come with the package. Inputs of one stem
+    keep the folders that differ: DIR/<folder>/<stem>.wav.
     Exit status: 0 all done, 1 some inputs failed (a line each on stderr), 2 all failed or the command is mistaken.
     """
     arguments = parse_arguments(_parser(), argv)
@@ -48,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(listing(shipped()))
         return DONE
     require(arguments.checkpoint is not None, "CHECKPOINT", None, "a run folder, a file or shipped weights (--list)")
-    require(bool(arguments.inputs), "INPUT", None, "recordings, mels, or folders of them")
+    _require_order(arguments.checkpoint, argv)
+    require(bool(arguments.inputs), "INPUT", None, "recordings, mels, folders of them, or bundled")
     require(arguments.out is not None, "--out", None, "a folder")
     require(arguments.seed >= 0, "--seed", arguments.seed, "0 or more")
     require(0 <= arguments.temperature < math.inf, "--temperature", arguments.temperature, "0 or more")
@@ -189,6 +192,17 @@ def _settings(model: Any, method: str | None, speaker: str | None) -> dict[str, 
     return settings
 
 
+def _require_order(checkpoint: str, argv: Sequence[str] | None) -> None:
+    """Raise UserError, with the line to type, where the first word is what is to be spoken and not who speaks."""
+    place = Path(checkpoint)
+    if not looks_like_input(checkpoint) or place.is_dir() or is_weights(place):
+        return
+    words = list(sys.argv[1:] if argv is None else argv)
+    words.insert(words.index(checkpoint) if checkpoint in words else 0, USUAL)
+    line = shlex.join(["distill-synthesize", *words])
+    raise UserError(f"{checkpoint}: found an input in the place of CHECKPOINT, expected a model before it: {line}")
+
+
 def _complain(line: str) -> None:
     tqdm.write(f"distill-synthesize: {' '.join(line.split())}", file=sys.stderr)
 
@@ -196,7 +210,9 @@ def _complain(line: str) -> None:
 def _parser() -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(prog="distill-synthesize", description=main.__doc__)
     parser.add_argument("checkpoint", type=str, nargs="?", help="a run folder, a file, or the name of shipped weights")
-    parser.add_argument("inputs", type=str, nargs="*", help=".wav, .flac, .npy mel (M, F) or (F, M), or a folder")
+    parser.add_argument(
+        "inputs", type=str, nargs="*", help=".wav, .flac, .npy mel (M, F) or (F, M), a folder, or bundled"
+    )
     parser.add_argument("--out", type=str, help="folder for <stem>.wav, 16-bit PCM")
     parser.add_argument("--list", action="store_true", help="print what weights are shipped, and do nothing else")
     parser.add_argument("--seed", type=int, default=0, help="the noise is drawn from the seed and each input's stem")

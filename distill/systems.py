@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from wavenet.pitch.contour import Pitch, filled
 from wavenet.pitch.resolution import resolved
 from wavenet.pitch.tracker import track
 from wavenet.teacher import AUTO, Teacher
-from wavenet.weights import find
+from wavenet.weights import of_name
 
 System = Callable[..., Tensor]
 GRIFFIN_LIM, NOISE = "griffin-lim", "mel-shaped noise"
@@ -36,7 +37,8 @@ def load_systems(paths: Sequence[str], device: str) -> dict[str, Any]:
 
     Raises UserError when their audio settings differ or names collide.
     """
-    folders = [find(path).resolve() for path in paths]
+    found = [Path(path) for path in paths]
+    folders = [(path if path.exists() else of_name(path) or path).resolve() for path in found]
     folders = [path.parent if path.name == checkpoint.FILE_NAME else path for path in folders]
     short = [path.stem if path.is_file() else path.name for path in folders]
     named: dict[str, Any] = {}

@@ -1,5 +1,6 @@
 """Synthesis by the command: what it accepts, what it refuses in one line, and that the noise is the item's own."""
 
+import shutil
 import zlib
 
 import numpy as np
@@ -145,6 +146,17 @@ def test_a_folder_is_its_readable_files_in_order(runs, work, capsys):
     assert run(runs, ".") == 0
     names = [line.split(".wav")[0] for line in capsys.readouterr().out.splitlines()]
     assert names == ["out/one", "out/speech", "out/two"]
+
+
+def test_bundled_is_the_test_clips_unless_there_is_such_a_file(runs, work, capsys):
+    assert run(runs, "bundled", "--projection", "0") == 0
+    said = [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()]
+    names = ("b0107", "b0351", "b0458", "b0523")
+    assert said == [f"out/kathleen_{name}.wav" for name in names]
+    (work / "bundled").mkdir()
+    shutil.copy("one.npy", "bundled/mine.npy")
+    assert run(runs, "bundled") == 0
+    assert capsys.readouterr().out.startswith("out/mine.wav")
 
 
 def test_folders_are_searched_to_the_bottom_and_never_read_back_their_own_output(runs, work):

@@ -324,6 +324,33 @@ def test_the_list_says_what_is_there(work, monkeypatch, capsys):
     assert capsys.readouterr().out == "no weights are shipped with this installation\n"
 
 
+def test_the_list_marks_the_usual_one_and_tells_of_the_projection(work, student, capsys):
+    weights.write(
+        work / "package" / "student.safetensors", card_of(student, "student", "student"), student.state_dict()
+    )
+    assert synthesize(["--list"]) == 0
+    _, first, second, advice = capsys.readouterr().out.splitlines()
+    assert first.split()[:3] == ["student", "*", "student"]
+    assert second.split()[:2] == ["voice", "student"]
+    assert advice.startswith("* the usual one. ")
+    assert "--projection 16" in advice
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["clip.wav", "--out", "o8"], "student clip.wav --out o8"),
+        (["--out", "o8", "mel.npy", "other clip.flac"], "--out o8 student mel.npy 'other clip.flac'"),
+        (["bundled", "--out", "o8"], "student bundled --out o8"),
+    ],
+)
+def test_an_input_in_the_place_of_the_checkpoint_gives_the_line_to_type(work, capsys, words, line):
+    assert synthesize(words) == 2
+    name = next(word for word in words if word in ("clip.wav", "mel.npy", "bundled"))
+    expected = f"found an input in the place of CHECKPOINT, expected a model before it: distill-synthesize {line}"
+    assert capsys.readouterr().err == f"distill-synthesize: {name}: {expected}\n"
+
+
 @pytest.mark.parametrize(("words", "message"), [([], "CHECKPOINT: found None"), (["voice"], "INPUT: found None")])
 def test_what_a_command_lacks_is_named(work, capsys, words, message):
     assert synthesize([*words, "--out", "out"]) == 2

@@ -25,6 +25,7 @@ from wavenet.features import LogMel
 from wavenet.manifest import fingerprint as audio_fingerprint
 
 SUFFIX = ".safetensors"
+USUAL = "student"  # of what is shipped: what speaks where nothing is said against it
 FOLDER = Path(__file__).parent / "shipped"
 KEY, VERSION = "wavenet-distillation weights", 1
 MOST_MB = 12.0
