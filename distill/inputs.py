@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavenet.audio import AUDIO_SUFFIXES, read_audio
+from wavenet.audio import READABLE, read_audio
 from wavenet.config import AudioConfig
 from wavenet.corpora import scan
 from wavenet.data import BUNDLED, corpus_folder
@@ -22,7 +22,8 @@ from wavenet.errors import UserError
 from wavenet.features import LogMel
 
 MEL_SUFFIX = ".npy"
-_SUFFIXES = (*AUDIO_SUFFIXES, MEL_SUFFIX)
+_SUFFIXES = (*READABLE, MEL_SUFFIX)
+_TENSORS = (".pt", ".pth")
 _USUAL_NATS = (-30.0, 12.0)  # beyond what a 16-bit recording gives at any clamp and window
 _SILENT_NATS = 1e-3  # above the clamp
 
@@ -36,9 +37,11 @@ def read_mel(path: Path, model: Any) -> tuple[Tensor, list[str]]:
     try:
         if path.suffix.lower() == MEL_SUFFIX:
             mel, notes = load_mel(path, audio.n_mels)
-        elif path.suffix.lower() in AUDIO_SUFFIXES:
+        elif path.suffix.lower() in READABLE:
             wav, notes = _whole_frames(path, audio)
             mel = model.log_mel(wav[None].to(weights))[0]
+        elif path.suffix.lower() in _TENSORS and path.is_file():
+            raise UserError(f"{path}: found a file of torch's, expected a mel in {MEL_SUFFIX}: save it with numpy.save")
         else:
             raise UserError(f"{path}: found {_kind(path)}, expected one of {', '.join(_SUFFIXES)}, or a folder of them")
     except OSError as error:
@@ -67,6 +70,8 @@ def load_mel(path: Path, n_mels: int) -> tuple[Tensor, list[str]]:
         raise UserError(f"{path}: found dtype {stored.dtype}, {expected}")
     if stored.ndim == 3 and stored.shape[0] == 1:  # acoustic models save their batch axis
         stored = stored[0]
+    if stored.ndim == 3:
+        raise UserError(f"{path}: found shape {stored.shape}, a batch, {expected}: save each mel in a file of its own")
     if stored.ndim != 2 or n_mels not in stored.shape or stored.size == 0:
         raise UserError(f"{path}: found shape {stored.shape}, {expected} with F > 0")
     values = np.asarray(stored if stored.shape[0] == n_mels else stored.T, dtype=np.float32)

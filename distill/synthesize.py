@@ -211,7 +211,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(prog="distill-synthesize", description=main.__doc__)
     parser.add_argument("checkpoint", type=str, nargs="?", help="a run folder, a file, or the name of shipped weights")
     parser.add_argument(
-        "inputs", type=str, nargs="*", help=".wav, .flac, .npy mel (M, F) or (F, M), a folder, or bundled"
+        "inputs", type=str, nargs="*", help="a recording, .npy mel (M, F) or (F, M), a folder, or bundled"
     )
     parser.add_argument("--out", type=str, help="folder for <stem>.wav, 16-bit PCM")
     parser.add_argument("--list", action="store_true", help="print what weights are shipped, and do nothing else")

@@ -148,6 +148,17 @@ def test_a_folder_is_its_readable_files_in_order(runs, work, capsys):
     assert names == ["out/one", "out/speech", "out/two"]
 
 
+def test_what_is_compressed_with_loss_is_read_and_said(runs, work, capsys):
+    for name in ("a.mp3", "b.ogg", "c.opus"):
+        kind = {"format": "OGG", "subtype": "OPUS"} if name == "c.opus" else {}
+        soundfile.write(name, 1e-3 * random_wav(1, 5)[0, :70].numpy(), RATE, **kind)
+    assert run(runs, ".", "--projection", "0") == 0
+    error = capsys.readouterr().err
+    for name in ("a.mp3: compressed with loss (MP3)", "b.ogg: compressed with loss (OGG)", "c.opus: compressed with"):
+        assert f"distill-synthesize: {name}" in error
+        assert len(read(f"out/{name[0]}.wav")) == 4 * AUDIO.hop_length
+
+
 def test_bundled_is_the_test_clips_unless_there_is_such_a_file(runs, work, capsys):
     assert run(runs, "bundled", "--projection", "0") == 0
     said = [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()]
@@ -214,13 +225,14 @@ def make_bad(work):
     (work / "nothing.npy").write_bytes(b"")
     (work / "text.npy").write_text("not an array")
     (work / "text.wav").write_text("not a recording")
-    (work / "song.mp3").write_text("")
+    (work / "song.pdf").write_text("")
+    torch.save(torch.zeros(6, 9), "mel.pt")
     (work / "void").mkdir()
     (work / "void" / ".hidden.npy").write_bytes((work / "one.npy").read_bytes())
     soundfile.write("short.wav", np.zeros(20), RATE)
     return {
         "bands.npy": "found shape (7, 9), expected a float array of shape (6, F) or (F, 6)",
-        "cube.npy": "found shape (2, 6, 9)",
+        "cube.npy": "found shape (2, 6, 9), a batch, expected a float array of shape (6, F) or (F, 6): save each",
         "empty.npy": "found shape (6, 0)",
         "whole.npy": "found dtype int64",
         "nan.npy": "found NaN or infinite values",
@@ -230,7 +242,8 @@ def make_bad(work):
         "nothing.npy": "an empty file",
         "text.npy": "truncated or foreign",
         "text.wav": "unreadable",
-        "song.mp3": "found suffix '.mp3'",
+        "song.pdf": "found suffix '.pdf'",
+        "mel.pt": "found a file of torch's, expected a mel in .npy: save it with numpy.save",
         "void": "a folder without such files",
         "absent.npy": "no such file",
         "absent.wav": "no such file",
