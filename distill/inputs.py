@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavenet.audio import READABLE, read_audio
+from wavenet.audio import AUDIO_SUFFIXES, READABLE, read_audio, seeks
 from wavenet.config import AudioConfig
 from wavenet.corpora import scan
 from wavenet.data import BUNDLED, corpus_folder
@@ -24,8 +24,27 @@ from wavenet.features import LogMel
 MEL_SUFFIX = ".npy"
 _SUFFIXES = (*READABLE, MEL_SUFFIX)
 _TENSORS = (".pt", ".pth")
+_OTHER_SOUNDS = (
+    ".aac",
+    ".aif",
+    ".aiff",
+    ".amr",
+    ".au",
+    ".m4a",
+    ".mp2",
+    ".mp3",
+    ".mp4",
+    ".oga",
+    ".ogg",
+    ".opus",
+    ".webm",
+    ".wma",
+)
+_OTHERS = (*(name for name in _OTHER_SOUNDS if name not in READABLE), *_TENSORS, ".npz")  # worth a line, if left out
 _USUAL_NATS = (-30.0, 12.0)  # beyond what a 16-bit recording gives at any clamp and window
 _SILENT_NATS = 1e-3  # above the clamp
+_LASTING = 0.5  # seconds in which a mel has somewhere little to say
+_ROUNDING = 0.1  # nats
 
 
 def read_mel(path: Path, model: Any) -> tuple[Tensor, list[str]]:
@@ -37,6 +56,7 @@ def read_mel(path: Path, model: Any) -> tuple[Tensor, list[str]]:
     try:
         if path.suffix.lower() == MEL_SUFFIX:
             mel, notes = load_mel(path, audio.n_mels)
+            notes += _scale_notes(mel, audio)
         elif path.suffix.lower() in READABLE:
             wav, notes = _whole_frames(path, audio)
             mel = model.log_mel(wav[None].to(weights))[0]
@@ -87,6 +107,32 @@ def load_mel(path: Path, n_mels: int) -> tuple[Tensor, list[str]]:
     return torch.from_numpy(values.copy()), notes
 
 
+def _scale_notes(mel: Tensor, audio: AudioConfig) -> list[str]:
+    """A hint where no value of a mel (M, F) that lasts is below what decadic logarithms of the clamp can be.
+
+    Natural ones go far below it, in pauses and in the bands above a vowel's.
+    """
+    lasting = mel.shape[1] * audio.hop_length >= _LASTING * audio.sample_rate
+    low, silence = float(mel.min()), math.log(audio.log_clamp)
+    if not lasting or low < math.log10(audio.log_clamp) - _ROUNDING:
+        return []
+    natural = f"where natural logarithms of magnitudes go down towards {silence:.1f}"
+    return [f"no value below {low:.1f}, {natural} (are these decadic logarithms, or a normalised mel?)"]
+
+
+def not_used(folder: Path, out: Path) -> str | None:
+    """A line for the recordings and tensors of a folder that `expand` leaves out: how many, and of which kinds."""
+    others = [path for path in _files(folder, out) if path.suffix.lower() in _OTHERS]
+    beside = [path for path in _readable(folder, out) if _has_original(path)]
+    found = []
+    if others:
+        kinds = ", ".join(sorted({path.suffix.lower() for path in others}))
+        found.append(f"{len(others)} {'file' if len(others) == 1 else 'files'} of other kinds not used: {kinds}")
+    if beside:
+        found.append(f"{len(beside)} compressed with loss not used: beside the same without, such as {beside[0].name}")
+    return f"{folder}: {'; '.join(found)}" if found else None
+
+
 def _whole_frames(path: Path, audio: AudioConfig) -> tuple[Tensor, list[str]]:
     wav, info = read_audio(path, audio.sample_rate)
     shortest = LogMel.shortest(audio)
@@ -114,14 +160,27 @@ def looks_like_input(name: str) -> bool:
 
 
 def _inside(folder: Path, out: Path) -> list[Path]:
+    """What can be read, but for recordings compressed with loss that lie beside the same without."""
+    return [path for path in _readable(folder, out) if not _has_original(path)]
+
+
+def _readable(folder: Path, out: Path) -> list[Path]:
+    return [path for path in _files(folder, out) if path.suffix.lower() in _SUFFIXES]
+
+
+def _has_original(path: Path) -> bool:
+    lossy = path.suffix.lower() in READABLE and not seeks(path)
+    return lossy and any(path.with_suffix(suffix).is_file() for suffix in AUDIO_SUFFIXES)
+
+
+def _files(folder: Path, out: Path) -> list[Path]:
     """Hidden files are no inputs; nor is what lies in `out` below the folder: an earlier run made it."""
     made = out.resolve()
     below = folder.resolve() in made.parents
     return [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in _SUFFIXES
-        and not path.is_dir()
+        if not path.is_dir()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and not (below and made in path.resolve().parents)
     ]

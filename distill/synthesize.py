@@ -19,7 +19,7 @@ from distill import models
 from distill.cards import listing
 from distill.contours import Contours, contours_of
 from distill.engines.table import ENGINES, build
-from distill.inputs import MEL_SUFFIX, expand, looks_like_input, output_names, read_mel
+from distill.inputs import MEL_SUFFIX, expand, looks_like_input, not_used, output_names, read_mel
 from distill.projection import STEPS, possible, project
 from distill.student import Student
 from wavenet.arguments import parse_arguments
@@ -30,6 +30,7 @@ from wavenet.errors import DONE, SOME_FAILED, USER_MISTAKE, UserError, command
 from wavenet.teacher import AUTO, SAMPLERS, Teacher
 from wavenet.weights import USUAL, is_weights, shipped
 
+_MUCH = 0.01  # of the samples clipped: no loud voice, but a mel of another scale
 _PROJECTION = (
     f"steps that bring a sample to its mel (default: {STEPS} for recordings, "
     "0 for mels, a changed F0 and a chosen speaker)"
@@ -72,6 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Path(arguments.out)
     require(not out.exists() or out.is_dir(), "--out", arguments.out, "a folder")
     items = list(expand(arguments.inputs, out))
+    for folder in [Path(name) for name in arguments.inputs if Path(name).is_dir()]:
+        if line := not_used(folder, out):
+            _complain(line)
     batch = Batch(
         model, items, out, arguments.seed, arguments.temperature, settings, arguments.overwrite, contours, steps
     )
@@ -138,7 +142,9 @@ class Batch:
         clipped = write_audio(target, wav, rate)
         self._taken[self._names[item]] = item  # not before: an input that fails leaves its name to another
         if clipped:
-            _complain(f"{target}: {clipped} of {len(wav)} samples beyond full scale were clipped")
+            odd = clipped > _MUCH * len(wav) and item.suffix.lower() == MEL_SUFFIX
+            hint = " (is the mel natural logarithms of magnitudes?)" if odd else ""
+            _complain(f"{target}: {clipped} of {len(wav)} samples beyond full scale were clipped{hint}")
         seconds = len(wav) / rate
         return f"{target}: {seconds:.2f} s of audio in {wall:.2f} s, {seconds / wall:.3g} x real time"
 

@@ -2,6 +2,7 @@
 
 import shutil
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,12 +10,15 @@ import soundfile
 import torch
 
 from distill import models, synthesize
-from distill.inputs import load_mel
+from distill.inputs import load_mel, read_mel
 from distill.projection import STEPS, project
 from distill.synthesize import main
 from tests.conftest import AUDIO, random_mel, random_wav, small_student, small_teacher
 from wavenet import checkpoint
 from wavenet.arguments import to_dict
+from wavenet.config import AudioConfig
+from wavenet.data import load_clip, open_corpus
+from wavenet.features import LogMel
 
 RATE = AUDIO.sample_rate
 
@@ -380,11 +384,57 @@ def test_odd_inputs_are_done_and_said(runs, work, capsys):
     assert "stereo.wav: resampled 16000 -> 8000 Hz" in error
 
 
+class Analysis(torch.nn.Linear):
+    """As much of a model as reading a mel asks for."""
+
+    def __init__(self, audio):
+        super().__init__(1, 1)
+        self.config = SimpleNamespace(audio=audio)
+
+
+def test_decadic_and_normalised_mels_get_a_note_and_natural_ones_none(tmp_path):
+    """All clips of the package: as they are, by log10, and brought to [-4, 4]."""
+    model = Analysis(AudioConfig(8000, 256, 256, 64, 40, 0.0, 4000.0))
+    audio, log_mel = model.config.audio, LogMel(model.config.audio)
+    corpus = open_corpus("bundled", audio)
+    for clip in (*corpus.train, *corpus.dev, *corpus.test):
+        mel = log_mel(load_clip(clip, audio)[None])[0]
+        scaled = 8 * (mel - mel.min()) / (mel.max() - mel.min()) - 4
+        for values, told in ((mel, False), (mel / np.log(10), True), (scaled, True)):
+            np.save(tmp_path / "mel.npy", values.numpy())
+            notes = read_mel(tmp_path / "mel.npy", model)[1]
+            assert [note.endswith("(are these decadic logarithms, or a normalised mel?)") for note in notes] == [
+                True
+            ] * told
+
+
+def test_a_folders_files_of_other_kinds_are_said(runs, work, capsys):
+    (work / "in" / "deep").mkdir(parents=True)
+    for name in ("a.m4a", "b.PT", "deep/c.m4a", "notes.txt", "list.csv", ".hidden.m4a"):
+        (work / "in" / name).write_text("no input")
+    shutil.copy("speech.wav", "in/d.wav")
+    soundfile.write("in/d.mp3", np.zeros(700), RATE)
+    assert run(runs, "in", "--projection", "0") == 0
+    said, *rest = capsys.readouterr().err.splitlines()
+    other = "3 files of other kinds not used: .m4a, .pt"
+    beside = "1 compressed with loss not used: beside the same without, such as d.mp3"
+    assert said == f"distill-synthesize: in: {other}; {beside}"
+    assert not [line for line in rest if ": goes to" in line]
+    assert run(runs, ".", "--overwrite") == 0
+    shutil.rmtree("in")
+    capsys.readouterr()
+    assert run(runs, ".", "--overwrite") == 0
+    assert "not used" not in capsys.readouterr().err
+
+
 def test_clipped_samples_are_counted(runs, work, capsys):
     assert run(runs, "one.npy", "--temperature", "1000") == 0
     over = (np.abs(read("out/one.wav").astype(int)) >= 32767).sum()
     assert over > 0
-    assert f"out/one.wav: {over} of 48 samples beyond full scale were clipped" in capsys.readouterr().err
+    assert (
+        f"out/one.wav: {over} of 48 samples beyond full scale were clipped (is the mel natural"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.fixture(scope="module")
