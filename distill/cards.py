@@ -9,13 +9,18 @@ from typing import Any
 from distill import models
 from distill.history import log_table
 from distill.metrics import METRICS
+from distill.projection import STEPS
 from wavenet.splits import SPLITS
-from wavenet.weights import Card, read_card
+from wavenet.weights import USUAL, Card, read_card
 
 SECTION = "weights"  # of docs/weights.md
 OWN, PROJECTED = "evaluation", "projected"  # what a card's figures are of: the model's samples, or those at their mel
 _HEADINGS = ("name", "kind", "rate [Hz]", "parameters", "MB", "corpus", "licence", "steps", "figures")
 _KEY_FIGURES = ("pesq", "stoi", "mel_distance")
+_ADVICE = (
+    "* the usual one. What a model makes of a recording is then brought to the recording's mel "
+    f"(--projection {STEPS}; 0: the sample as it is, of which the figures are)"
+)
 _VALIDATION = {  # heading and unit of what a training measures on held-out clips
     "nll": ("NLL", "nats/sample"),
     "bits": ("NLL", "bits/sample"),
@@ -29,16 +34,20 @@ _VALIDATION = {  # heading and unit of what a training measures on held-out clip
 
 
 def listing(paths: Mapping[str, Path]) -> str:
-    """A line of text for each file of weights, columns aligned; says so where there is none.
+    """A line of text for each file of weights, columns aligned, and which to take; says so where there is none.
 
     Raises UserError for a file that `models.load` refuses.
     """
     if not paths:
         return "no weights are shipped with this installation"
-    rows = [_HEADINGS, *(_row(path) for path in paths.values())]
+    rows = [_HEADINGS, *(_marked(name, *_row(path)) for name, path in paths.items())]
     widths = [max(len(row[place]) for row in rows) for place in range(len(_HEADINGS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines)
+    return "\n".join([*lines, *([_ADVICE] if USUAL in paths else [])])
+
+
+def _marked(file: str, name: str, *cells: str) -> tuple[str, ...]:
+    return (f"{name} *" if file == USUAL else name, *cells)
 
 
 def tables(paths: Mapping[str, Path]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from wavenet.arguments import LATER
 from wavenet.config import AudioConfig, PitchConfig, StackConfig, UpsampleConfig, require
 
 
@@ -21,7 +22,7 @@ class SourceFilterConfig:
     channels: int = 64
     correction_points: int = 48
     breath: tuple[float, float] = (0.1, 0.6)
-    sharpening: int = 0
+    sharpening: int = dataclasses.field(default=0, metadata=LATER)
 
     def __post_init__(self) -> None:
         require(self.taps > 1, "source_filter.taps", self.taps, "2 or more")
@@ -29,7 +30,7 @@ class SourceFilterConfig:
         require(self.correction_points > 1, "source_filter.correction_points", self.correction_points, "2 or more")
         inside = all(0 < share < 1 for share in self.breath)
         require(inside, "source_filter.breath", list(self.breath), "two shares between 0 and 1")
-        require(self.sharpening >= 0, "source_filter.sharpening", self.sharpening, "0 (none) or a number of updates")
+        require(0 <= self.sharpening <= 100, "source_filter.sharpening", self.sharpening, "0 (none) to 100 updates")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,11 +35,10 @@ from wavenet.errors import DONE, INTERRUPTED, SOME_FAILED, UserError, command
 from wavenet.pitch.train import main as train_pitch
 from wavenet.run import read_metrics
 from wavenet.train import main as train_teacher
-from wavenet.weights import shipped
+from wavenet.weights import USUAL, shipped
 
 RECIPES = Path(__file__).resolve().parent.parent / "configs"
 TEACHER, PITCH = "teacher", "pitch"
-SHIPPED = "student"  # the shipped weights that speak first
 RECIPE_FILES = ("demo_pitch.yaml", "demo_teacher.yaml", "demo_source_filter.yaml", "demo_student.yaml")
 
 
@@ -106,7 +105,7 @@ class Demo:
 
     def _speak(self) -> None:
         """A bundled test clip through the shipped student, before any training; nothing where none is shipped."""
-        path = shipped().get(SHIPPED)
+        path = shipped().get(USUAL)
         if path is None:
             return
         model = models.load(path)

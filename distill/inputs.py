@@ -14,15 +14,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavenet.audio import AUDIO_SUFFIXES, read_audio
+from wavenet.audio import AUDIO_SUFFIXES, READABLE, read_audio, seeks
 from wavenet.config import AudioConfig
+from wavenet.corpora import scan
+from wavenet.data import BUNDLED, corpus_folder
 from wavenet.errors import UserError
 from wavenet.features import LogMel
 
 MEL_SUFFIX = ".npy"
-_SUFFIXES = (*AUDIO_SUFFIXES, MEL_SUFFIX)
+_SUFFIXES = (*READABLE, MEL_SUFFIX)
+_TENSORS = (".pt", ".pth")
+_OTHER_SOUNDS = (
+    ".aac",
+    ".aif",
+    ".aiff",
+    ".amr",
+    ".au",
+    ".m4a",
+    ".mp2",
+    ".mp3",
+    ".mp4",
+    ".oga",
+    ".ogg",
+    ".opus",
+    ".webm",
+    ".wma",
+)
+_OTHERS = (*(name for name in _OTHER_SOUNDS if name not in READABLE), *_TENSORS, ".npz")  # worth a line, if left out
 _USUAL_NATS = (-30.0, 12.0)  # beyond what a 16-bit recording gives at any clamp and window
 _SILENT_NATS = 1e-3  # above the clamp
+_LASTING = 0.5  # seconds in which a mel has somewhere little to say
+_ROUNDING = 0.1  # nats
 
 
 def read_mel(path: Path, model: Any) -> tuple[Tensor, list[str]]:
@@ -34,9 +56,12 @@ def read_mel(path: Path, model: Any) -> tuple[Tensor, list[str]]:
     try:
         if path.suffix.lower() == MEL_SUFFIX:
             mel, notes = load_mel(path, audio.n_mels)
-        elif path.suffix.lower() in AUDIO_SUFFIXES:
+            notes += _scale_notes(mel, audio)
+        elif path.suffix.lower() in READABLE:
             wav, notes = _whole_frames(path, audio)
             mel = model.log_mel(wav[None].to(weights))[0]
+        elif path.suffix.lower() in _TENSORS and path.is_file():
+            raise UserError(f"{path}: found a file of torch's, expected a mel in {MEL_SUFFIX}: save it with numpy.save")
         else:
             raise UserError(f"{path}: found {_kind(path)}, expected one of {', '.join(_SUFFIXES)}, or a folder of them")
     except OSError as error:
@@ -65,6 +90,8 @@ def load_mel(path: Path, n_mels: int) -> tuple[Tensor, list[str]]:
         raise UserError(f"{path}: found dtype {stored.dtype}, {expected}")
     if stored.ndim == 3 and stored.shape[0] == 1:  # acoustic models save their batch axis
         stored = stored[0]
+    if stored.ndim == 3:
+        raise UserError(f"{path}: found shape {stored.shape}, a batch, {expected}: save each mel in a file of its own")
     if stored.ndim != 2 or n_mels not in stored.shape or stored.size == 0:
         raise UserError(f"{path}: found shape {stored.shape}, {expected} with F > 0")
     values = np.asarray(stored if stored.shape[0] == n_mels else stored.T, dtype=np.float32)
@@ -80,6 +107,32 @@ def load_mel(path: Path, n_mels: int) -> tuple[Tensor, list[str]]:
     return torch.from_numpy(values.copy()), notes
 
 
+def _scale_notes(mel: Tensor, audio: AudioConfig) -> list[str]:
+    """A hint where no value of a mel (M, F) that lasts is below what decadic logarithms of the clamp can be.
+
+    Natural ones go far below it, in pauses and in the bands above a vowel's.
+    """
+    lasting = mel.shape[1] * audio.hop_length >= _LASTING * audio.sample_rate
+    low, silence = float(mel.min()), math.log(audio.log_clamp)
+    if not lasting or low < math.log10(audio.log_clamp) - _ROUNDING:
+        return []
+    natural = f"where natural logarithms of magnitudes go down towards {silence:.1f}"
+    return [f"no value below {low:.1f}, {natural} (are these decadic logarithms, or a normalised mel?)"]
+
+
+def not_used(folder: Path, out: Path) -> str | None:
+    """A line for the recordings and tensors of a folder that `expand` leaves out: how many, and of which kinds."""
+    others = [path for path in _files(folder, out) if path.suffix.lower() in _OTHERS]
+    beside = [path for path in _readable(folder, out) if _has_original(path)]
+    found = []
+    if others:
+        kinds = ", ".join(sorted({path.suffix.lower() for path in others}))
+        found.append(f"{len(others)} {'file' if len(others) == 1 else 'files'} of other kinds not used: {kinds}")
+    if beside:
+        found.append(f"{len(beside)} compressed with loss not used: beside the same without, such as {beside[0].name}")
+    return f"{folder}: {'; '.join(found)}" if found else None
+
+
 def _whole_frames(path: Path, audio: AudioConfig) -> tuple[Tensor, list[str]]:
     wav, info = read_audio(path, audio.sample_rate)
     shortest = LogMel.shortest(audio)
@@ -89,21 +142,45 @@ def _whole_frames(path: Path, audio: AudioConfig) -> tuple[Tensor, list[str]]:
 
 
 def expand(inputs: Sequence[str], out: Path) -> Iterator[Path]:
-    """Folders become the files below them that can be read, sorted; an empty one stays, to fail under its own name."""
+    """Folders become the files below them that can be read, sorted; an empty one stays, to fail under its own name.
+
+    `bundled`, where no such file is, becomes the test clips that the package brings along.
+    """
     for name in inputs:
         path = Path(name)
-        yield from (_inside(path, out) if path.is_dir() else []) or [path]
+        if name == BUNDLED and not path.exists():
+            yield from (clip.path for clip in scan(corpus_folder(BUNDLED)).recordings if clip.split == "test")
+        else:
+            yield from (_inside(path, out) if path.is_dir() else []) or [path]
+
+
+def looks_like_input(name: str) -> bool:
+    """Whether a word of a command names a recording or a mel, by its suffix: no checkpoint has one of these."""
+    return name == BUNDLED or Path(name).suffix.lower() in _SUFFIXES
 
 
 def _inside(folder: Path, out: Path) -> list[Path]:
+    """What can be read, but for recordings compressed with loss that lie beside the same without."""
+    return [path for path in _readable(folder, out) if not _has_original(path)]
+
+
+def _readable(folder: Path, out: Path) -> list[Path]:
+    return [path for path in _files(folder, out) if path.suffix.lower() in _SUFFIXES]
+
+
+def _has_original(path: Path) -> bool:
+    lossy = path.suffix.lower() in READABLE and not seeks(path)
+    return lossy and any(path.with_suffix(suffix).is_file() for suffix in AUDIO_SUFFIXES)
+
+
+def _files(folder: Path, out: Path) -> list[Path]:
     """Hidden files are no inputs; nor is what lies in `out` below the folder: an earlier run made it."""
     made = out.resolve()
     below = folder.resolve() in made.parents
     return [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in _SUFFIXES
-        and not path.is_dir()
+        if not path.is_dir()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and not (below and made in path.resolve().parents)
     ]

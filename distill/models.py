@@ -17,13 +17,13 @@ from distill.vectors.model import VectorConfig, VectorModel
 from distill.wavevae.config import WaveVAEConfig
 from distill.wavevae.model import WaveVAE
 from wavenet import checkpoint
-from wavenet.arguments import from_dict
+from wavenet.arguments import unlike
 from wavenet.config import PitchConfig, TeacherConfig
 from wavenet.device import resolve_device
 from wavenet.errors import UserError
 from wavenet.pitch.net import PitchNet
+from wavenet.restoration import restore
 from wavenet.teacher import Teacher
-from wavenet.weights import fill
 
 KINDS: dict[str, tuple[type[Any], type[Any]]] = {
     "teacher": (TeacherConfig, Teacher),
@@ -49,13 +49,13 @@ def load(path: str | os.PathLike[str], device: str = "cpu") -> Any:
     device = resolve_device(device)
     stored = checkpoint.load(path)
     if stored.kind not in KINDS:
-        raise UserError(f"{path}: found a model of kind {stored.kind!r}, expected one of {', '.join(KINDS)}")
+        newer = " (written by a newer version?)"
+        raise UserError(f"{path}: found a model of kind {stored.kind!r}, expected one of {', '.join(KINDS)}{newer}")
     config_class, model_class = KINDS[stored.kind]
-    try:
-        model: nn.Module = model_class(from_dict(config_class, stored.config))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    fill(model, checkpoint.weights(stored), path)
+    other = _kind_of(stored.config)
+    if other is not None and unlike(config_class, stored.config)[0]:
+        raise UserError(f"{path}: found the settings of a {other}, expected those of a {stored.kind}, as its kind says")
+    model: nn.Module = restore(model_class, config_class, stored, path)
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -66,3 +66,10 @@ def load_vocoder(path: str | os.PathLike[str], device: str = "cpu") -> Any:
         if kind not in VOCODERS and isinstance(model, model_class):
             raise UserError(f"{path}: found a model of kind {kind!r}, expected one of {', '.join(VOCODERS)}")
     return model
+
+
+def _kind_of(config: Any) -> str | None:
+    """The kind whose settings these are, all of them and no others, if there is one."""
+    if not isinstance(config, dict):
+        return None
+    return next((kind for kind, (known, _) in KINDS.items() if unlike(known, config) == ([], [])), None)

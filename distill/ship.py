@@ -23,6 +23,7 @@ from wavenet.config import AudioConfig, require
 from wavenet.data import BUNDLED, open_corpus
 from wavenet.errors import DONE, UserError, command
 from wavenet.pitch.load import load_pitch
+from wavenet.restoration import configuration
 from wavenet.run import METRICS as LOG
 from wavenet.run import read_metrics
 from wavenet.weights import SUFFIX, Card
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if page is not None:
         check(page, SECTION)
     require(arguments.run is not None or page is not None, "RUN", arguments.run, "a run folder, or --page alone")
-    if arguments.run is not None and (place := weights.find(arguments.run)).suffix == SUFFIX:
+    if arguments.run is not None and weights.is_weights(place := weights.find(arguments.run)):
         _stated_again(place, arguments)
     elif arguments.run is not None:
         for option in ("name", "corpus", "licence"):
@@ -181,7 +182,7 @@ def card_of(
     return Card(
         name=name,
         kind=stored.kind,
-        config=to_dict(stored.config),
+        config=to_dict(configuration(models.KINDS[stored.kind][0], stored, run)),  # with settings newer than the run
         features=weights.features(audio),
         corpus=about,
         licence=licence,
@@ -201,12 +202,12 @@ def _teacher(path: str | None, record: dict[str, Any], run: Path) -> str:
     found = checkpoint.fingerprint(models.load(path))
     if found != record.get("teacher"):
         raise UserError(f"--teacher: found {path} of digest {found}, expected {record.get('teacher')}, that of {run}")
-    return Path(path).stem
+    return weights.find(path).stem
 
 
 def _begun(path: str, record: dict[str, Any], run: Path) -> Card:
     place = weights.find(path)
-    require(place.suffix == SUFFIX, "--init", path, f"weights in {SUFFIX}, or a shipped name")
+    require(weights.is_weights(place), "--init", path, f"weights in {SUFFIX}, or a shipped name")
     card = weights.read_card(place)
     if card.digest != record.get("init"):
         raise UserError(f"--init: found {path} of digest {card.digest}, expected {record.get('init')}, that of {run}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 import time
 import zlib
@@ -18,7 +19,7 @@ from distill import models
 from distill.cards import listing
 from distill.contours import Contours, contours_of
 from distill.engines.table import ENGINES, build
-from distill.inputs import MEL_SUFFIX, expand, output_names, read_mel
+from distill.inputs import MEL_SUFFIX, expand, looks_like_input, not_used, output_names, read_mel
 from distill.projection import STEPS, possible, project
 from distill.student import Student
 from wavenet.arguments import parse_arguments
@@ -27,8 +28,9 @@ from wavenet.config import require
 from wavenet.device import resolve_device
 from wavenet.errors import DONE, SOME_FAILED, USER_MISTAKE, UserError, command
 from wavenet.teacher import AUTO, SAMPLERS, Teacher
-from wavenet.weights import shipped
+from wavenet.weights import USUAL, is_weights, shipped
 
+_MUCH = 0.01  # of the samples clipped: no loud voice, but a mel of another scale
 _PROJECTION = (
     f"steps that bring a sample to its mel (default: {STEPS} for recordings, "
     "0 for mels, a changed F0 and a chosen speaker)"
@@ -40,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """CHECKPOINT INPUT... --out DIR: every recording, mel, or folder of them, through a model into DIR/<stem>.wav.
 
     CHECKPOINT: a run folder, a file, or the name of shipped weights, of which --list prints a table.
-    Folders are searched to the bottom. Inputs of one stem keep the folders that differ: DIR/<folder>/<stem>.wav.
+    Folders are searched to the bottom; `bundled` is four test sentences that come with the package. Inputs of one stem
+    keep the folders that differ: DIR/<folder>/<stem>.wav.
     Exit status: 0 all done, 1 some inputs failed (a line each on stderr), 2 all failed or the command is mistaken.
     """
     arguments = parse_arguments(_parser(), argv)
@@ -48,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(listing(shipped()))
         return DONE
     require(arguments.checkpoint is not None, "CHECKPOINT", None, "a run folder, a file or shipped weights (--list)")
-    require(bool(arguments.inputs), "INPUT", None, "recordings, mels, or folders of them")
+    _require_order(arguments.checkpoint, argv)
+    require(bool(arguments.inputs), "INPUT", None, "recordings, mels, folders of them, or bundled")
     require(arguments.out is not None, "--out", None, "a folder")
     require(arguments.seed >= 0, "--seed", arguments.seed, "0 or more")
     require(0 <= arguments.temperature < math.inf, "--temperature", arguments.temperature, "0 or more")
@@ -69,6 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Path(arguments.out)
     require(not out.exists() or out.is_dir(), "--out", arguments.out, "a folder")
     items = list(expand(arguments.inputs, out))
+    for folder in [Path(name) for name in arguments.inputs if Path(name).is_dir()]:
+        if line := not_used(folder, out):
+            _complain(line)
     batch = Batch(
         model, items, out, arguments.seed, arguments.temperature, settings, arguments.overwrite, contours, steps
     )
@@ -113,8 +120,8 @@ class Batch:
         The noise depends on the seed and the stem alone, so that neither the order nor the rest of the batch matters.
         Raises UserError when this item cannot be done, OSError when the result cannot be written.
         """
-        target = self._claim(item)
-        mel, notes = read_mel(item, self.model)
+        mel, notes = read_mel(item, self.model)  # first: what cannot be read is told so, whatever lies in --out
+        target = self._target(item)
         for note in notes:
             _complain(f"{item}: {note}")
         settings = self.settings
@@ -133,17 +140,19 @@ class Batch:
         wall = time.perf_counter() - start
         rate = self.model.config.audio.sample_rate
         clipped = write_audio(target, wav, rate)
+        self._taken[self._names[item]] = item  # not before: an input that fails leaves its name to another
         if clipped:
-            _complain(f"{target}: {clipped} of {len(wav)} samples beyond full scale were clipped")
+            odd = clipped > _MUCH * len(wav) and item.suffix.lower() == MEL_SUFFIX
+            hint = " (is the mel natural logarithms of magnitudes?)" if odd else ""
+            _complain(f"{target}: {clipped} of {len(wav)} samples beyond full scale were clipped{hint}")
         seconds = len(wav) / rate
         return f"{target}: {seconds:.2f} s of audio in {wall:.2f} s, {seconds / wall:.3g} x real time"
 
-    def _claim(self, item: Path) -> Path:
+    def _target(self, item: Path) -> Path:
         name = self._names[item]
         target = self.out / name
         if first := self._taken.get(name):
             raise UserError(f"{item}: found the output name {name} taken by {first}, expected different stems")
-        self._taken[name] = item
         if target.resolve() in self._inputs:
             raise UserError(f"{item}: found its output {target} among the inputs, expected another --out")
         if target.is_dir():
@@ -189,6 +198,17 @@ def _settings(model: Any, method: str | None, speaker: str | None) -> dict[str, 
     return settings
 
 
+def _require_order(checkpoint: str, argv: Sequence[str] | None) -> None:
+    """Raise UserError, with the line to type, where the first word is what is to be spoken and not who speaks."""
+    place = Path(checkpoint)
+    if not looks_like_input(checkpoint) or place.is_dir() or is_weights(place):
+        return
+    words = list(sys.argv[1:] if argv is None else argv)
+    words.insert(words.index(checkpoint) if checkpoint in words else 0, USUAL)
+    line = shlex.join(["distill-synthesize", *words])
+    raise UserError(f"{checkpoint}: found an input in the place of CHECKPOINT, expected a model before it: {line}")
+
+
 def _complain(line: str) -> None:
     tqdm.write(f"distill-synthesize: {' '.join(line.split())}", file=sys.stderr)
 
@@ -196,7 +216,9 @@ def _complain(line: str) -> None:
 def _parser() -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(prog="distill-synthesize", description=main.__doc__)
     parser.add_argument("checkpoint", type=str, nargs="?", help="a run folder, a file, or the name of shipped weights")
-    parser.add_argument("inputs", type=str, nargs="*", help=".wav, .flac, .npy mel (M, F) or (F, M), or a folder")
+    parser.add_argument(
+        "inputs", type=str, nargs="*", help="a recording, .npy mel (M, F) or (F, M), a folder, or bundled"
+    )
     parser.add_argument("--out", type=str, help="folder for <stem>.wav, 16-bit PCM")
     parser.add_argument("--list", action="store_true", help="print what weights are shipped, and do nothing else")
     parser.add_argument("--seed", type=int, default=0, help="the noise is drawn from the seed and each input's stem")

@@ -18,6 +18,7 @@ from wavenet.pitch.contour import Pitch, filled
 from wavenet.pitch.resolution import resolved
 from wavenet.pitch.tracker import track
 from wavenet.teacher import AUTO, Teacher
+from wavenet.weights import of_name
 
 System = Callable[..., Tensor]
 GRIFFIN_LIM, NOISE = "griffin-lim", "mel-shaped noise"
@@ -32,11 +33,12 @@ def untrained(audio: AudioConfig) -> dict[str, System]:
 
 
 def load_systems(paths: Sequence[str], device: str) -> dict[str, Any]:
-    """Models by the name of their run folder (with its parent's where two are equal).
+    """Models by the name of their run folder, file or shipped weights (with its folder's where two are equal).
 
     Raises UserError when their audio settings differ or names collide.
     """
-    folders = [Path(path).resolve() for path in paths]
+    found = [Path(path) for path in paths]
+    folders = [(path if path.exists() else of_name(path) or path).resolve() for path in found]
     folders = [path.parent if path.name == checkpoint.FILE_NAME else path for path in folders]
     short = [path.stem if path.is_file() else path.name for path in folders]
     named: dict[str, Any] = {}

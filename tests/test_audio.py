@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from wavenet.audio import read_audio, read_info, read_segment, resample, resampled_length, write_audio
+from wavenet.audio import READABLE, read_audio, read_info, read_segment, resample, resampled_length, write_audio
 from wavenet.errors import UserError
 
 
@@ -127,6 +127,56 @@ def test_every_broken_file_is_named_on_one_line(tmp_path):
         with pytest.raises(UserError, match=f"{name}: found .*({reason}).*, expected") as error:
             read_audio(tmp_path / name)
         assert "\n" not in str(error.value)
+
+
+CODED = {"a.mp3": {}, "a.ogg": {}, "a.opus": {"format": "OGG", "subtype": "OPUS"}}
+CODED = {name: kind for name, kind in CODED.items() if name.endswith(READABLE)}
+
+
+def coded(folder, name, length=20000, rate=8000):
+    """Noise that swells, in a file of a compressed format, and what libsndfile decodes of it."""
+    samples = 0.2 * np.random.default_rng(0).standard_normal(length) * np.linspace(0, 1, length)
+    soundfile.write(folder / name, samples, rate, **CODED[name])
+    return soundfile.read(folder / name, dtype="float32")[0]
+
+
+@pytest.mark.parametrize("name", CODED)
+def test_compressed_files_have_the_length_they_state_and_any_cut_is_told(tmp_path, name, capfd):
+    """Padding of the coder is no audio: as many samples as went in. Half a file is one line, not half the sound."""
+    whole = coded(tmp_path, name)
+    wav, info = read_audio(tmp_path / name)
+    assert len(whole) == len(wav) == info.frames == 20000
+    assert info.notes == [f"compressed with loss ({'MP3' if name == 'a.mp3' else 'OGG'})"]
+    for start, length in ((0, 10), (12345, 6789), (19999, 1)):
+        assert torch.equal(read_segment(tmp_path / name, start, length), wav[start : start + length])
+    data = (tmp_path / name).read_bytes()
+    for share in (0.1, 0.5, 0.9, 0.999):
+        (tmp_path / f"cut{name}").write_bytes(data[: int(share * len(data))])
+        with pytest.raises(UserError, match=f"cut{name}: found a truncated file"):
+            read_audio(tmp_path / f"cut{name}")
+
+
+def test_an_mp3_that_does_not_state_its_length_is_read_where_that_is_known(tmp_path):
+    """Of one bit rate its bytes say it; of a varying one libsndfile guesses, and half of the sound may be missing."""
+    pytest.importorskip("soundfile", "0.13")  # writes either
+    if ".mp3" not in READABLE:
+        pytest.skip("this libsndfile reads no MP3")
+    for mode in ("VARIABLE", "CONSTANT"):
+        path = tmp_path / "a.mp3"
+        samples = np.concatenate([np.zeros(20000), 0.3 * np.random.default_rng(0).standard_normal(40000)])
+        soundfile.write(path, samples, 24000, bitrate_mode=mode, compression_level=0.5)
+        data = path.read_bytes()
+        tag = max(data.find(b"Xing"), data.find(b"Info"))
+        path.write_bytes(data[data.find(data[:2], tag) :])  # without the first frame, which is the tag
+        if mode == "VARIABLE":
+            with pytest.raises(UserError, match=r"a\.mp3: found an MP3 of varying bit rate that does not state"):
+                read_audio(path)
+        else:
+            wav, info = read_audio(path)
+            assert 60000 <= len(wav) == info.frames < 60000 + 3 * 1152
+            path.write_bytes(path.read_bytes()[:-50])
+            with pytest.raises(UserError, match=r"a\.mp3: found a truncated file, expected 50 more bytes"):
+                read_audio(path)
 
 
 def test_streamed_wav_without_a_length_is_no_truncated_file(tmp_path):

@@ -47,6 +47,20 @@ def test_clips_are_cut_to_whole_frames_and_never_padded(root):
     assert corpus.notes == ["speakers are named after the first folder level", "no dev clips", "no test clips"]
 
 
+def test_crops_of_what_is_compressed_with_loss_are_the_clips_to_the_bit(tmp_path):
+    """A decoder that begins in the middle gives other samples there: such files are read whole."""
+    noise = 0.2 * np.random.default_rng(0).standard_normal(60000)
+    soundfile.write(tmp_path / "noise.ogg", noise, 8000)
+    (tmp_path / "list.txt").write_text("noise.ogg|words\n")
+    corpus = open_corpus(str(tmp_path / "list.txt"), AUDIO)
+    assert "1 files: compressed with loss (OGG)" in corpus.notes
+    whole = load_clip(corpus.train[0], AUDIO)
+    dataset = CropDataset(corpus.train, AUDIO, 512, 8, seed=1)
+    for step in range(20):
+        for wav, (_, start) in zip(dataset[step].wav, dataset.choose(step), strict=True):
+            assert torch.equal(wav, whole[start : start + 512])
+
+
 @pytest.mark.parametrize("rate", [8000, 11025], ids=["seeking", "resampling"])
 def test_crops_are_the_clip_and_their_mels_the_clips_mel(root, rate):
     audio = dataclasses.replace(AUDIO, sample_rate=rate)

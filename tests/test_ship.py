@@ -5,6 +5,7 @@ the same bytes; the page of the cards is the files'.
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,29 @@ def test_the_card_says_what_the_run_is(made, work):
     assert card.commands == ["distill-train --config RECIPE.yaml --teacher teacher --data.root corpus"]
     assert card.recipe["objective"]["draws"] == 2
     assert str(made) not in json.dumps(card.recipe)
+
+
+def test_a_teacher_shipped_under_a_name_is_called_by_it(made, work, monkeypatch):
+    assert ship(call(made, "teacher", "--out", "my_teacher.safetensors")) == 0
+    monkeypatch.setattr(weights, "FOLDER", work)
+    assert ship(call(made, "student", "--teacher", "my-teacher")) == 0
+    assert weights.read_card(work / "student.safetensors").teacher == "my_teacher"
+
+
+def test_a_run_older_than_a_setting_is_shipped_with_it(made, work):
+    shutil.copytree(made / "student", "student")
+    older = dataclasses.asdict(checkpoint.load("student"))
+    del older["config"]["source_filter"]["taps"], older["version"]
+    checkpoint.save(work / "student" / "checkpoint.pt", **older)
+    whole = ["--name", "voice", "--corpus", str(made / "corpus"), "--licence", "MIT"]
+    assert ship(["student", *whole, "--teacher", str(made / "teacher")]) == 0
+    shutil.copy("voice.safetensors", "voice.bin")
+    (work / "metrics.json").write_text((made / "metrics.json").read_text())
+    again = ["--metrics", "metrics.json", "--system", "student", "--overwrite"]
+    assert ship(["voice.bin", *again]) == 0
+    card = weights.read_card(work / "voice.safetensors")
+    assert card.config["source_filter"]["taps"] == models.load("voice.safetensors").config.source_filter.taps == 256
+    assert card.metrics["evaluation"]["pesq"] == 2.0
 
 
 def test_the_log_and_steps_of_what_a_run_began_with_come_first(made, work, capsys):

@@ -1,6 +1,8 @@
 """Synthesis by the command: what it accepts, what it refuses in one line, and that the noise is the item's own."""
 
+import shutil
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,12 +10,15 @@ import soundfile
 import torch
 
 from distill import models, synthesize
-from distill.inputs import load_mel
+from distill.inputs import load_mel, read_mel
 from distill.projection import STEPS, project
 from distill.synthesize import main
 from tests.conftest import AUDIO, random_mel, random_wav, small_student, small_teacher
 from wavenet import checkpoint
 from wavenet.arguments import to_dict
+from wavenet.config import AudioConfig
+from wavenet.data import load_clip, open_corpus
+from wavenet.features import LogMel
 
 RATE = AUDIO.sample_rate
 
@@ -147,6 +152,28 @@ def test_a_folder_is_its_readable_files_in_order(runs, work, capsys):
     assert names == ["out/one", "out/speech", "out/two"]
 
 
+def test_what_is_compressed_with_loss_is_read_and_said(runs, work, capsys):
+    for name in ("a.mp3", "b.ogg", "c.opus"):
+        kind = {"format": "OGG", "subtype": "OPUS"} if name == "c.opus" else {}
+        soundfile.write(name, 1e-3 * random_wav(1, 5)[0, :70].numpy(), RATE, **kind)
+    assert run(runs, ".", "--projection", "0") == 0
+    error = capsys.readouterr().err
+    for name in ("a.mp3: compressed with loss (MP3)", "b.ogg: compressed with loss (OGG)", "c.opus: compressed with"):
+        assert f"distill-synthesize: {name}" in error
+        assert len(read(f"out/{name[0]}.wav")) == 4 * AUDIO.hop_length
+
+
+def test_bundled_is_the_test_clips_unless_there_is_such_a_file(runs, work, capsys):
+    assert run(runs, "bundled", "--projection", "0") == 0
+    said = [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()]
+    names = ("b0107", "b0351", "b0458", "b0523")
+    assert said == [f"out/kathleen_{name}.wav" for name in names]
+    (work / "bundled").mkdir()
+    shutil.copy("one.npy", "bundled/mine.npy")
+    assert run(runs, "bundled") == 0
+    assert capsys.readouterr().out.startswith("out/mine.wav")
+
+
 def test_folders_are_searched_to_the_bottom_and_never_read_back_their_own_output(runs, work):
     (work / "deep" / "er").mkdir(parents=True)
     (work / "deep" / ".cache").mkdir()
@@ -202,13 +229,14 @@ def make_bad(work):
     (work / "nothing.npy").write_bytes(b"")
     (work / "text.npy").write_text("not an array")
     (work / "text.wav").write_text("not a recording")
-    (work / "song.mp3").write_text("")
+    (work / "song.pdf").write_text("")
+    torch.save(torch.zeros(6, 9), "mel.pt")
     (work / "void").mkdir()
     (work / "void" / ".hidden.npy").write_bytes((work / "one.npy").read_bytes())
     soundfile.write("short.wav", np.zeros(20), RATE)
     return {
         "bands.npy": "found shape (7, 9), expected a float array of shape (6, F) or (F, 6)",
-        "cube.npy": "found shape (2, 6, 9)",
+        "cube.npy": "found shape (2, 6, 9), a batch, expected a float array of shape (6, F) or (F, 6): save each",
         "empty.npy": "found shape (6, 0)",
         "whole.npy": "found dtype int64",
         "nan.npy": "found NaN or infinite values",
@@ -218,7 +246,8 @@ def make_bad(work):
         "nothing.npy": "an empty file",
         "text.npy": "truncated or foreign",
         "text.wav": "unreadable",
-        "song.mp3": "found suffix '.mp3'",
+        "song.pdf": "found suffix '.pdf'",
+        "mel.pt": "found a file of torch's, expected a mel in .npy: save it with numpy.save",
         "void": "a folder without such files",
         "absent.npy": "no such file",
         "absent.wav": "no such file",
@@ -230,10 +259,9 @@ def test_every_bad_item_has_its_line_and_the_rest_is_done(runs, work, capsys):
     bad = make_bad(work)
     assert run(runs, "one.npy", *bad, "two.npy") == 1
     lines = capsys.readouterr().err.splitlines()
-    taken = {"text.wav", "absent.wav"}  # their names were claimed by the .npy of the same stem
     for name, words in bad.items():
         (line,) = [line for line in lines if line.startswith(f"distill-synthesize: {name}: ")]
-        assert ("taken by" if name in taken else words) in line
+        assert words in line
     assert len(lines) == len(bad)
     assert sorted(path.name for path in (work / "out").iterdir()) == ["one.wav", "two.wav"]
 
@@ -253,6 +281,24 @@ def test_two_inputs_of_one_stem(runs, work, capsys):
     assert run(runs, "speech.npy", "speech.wav") == 1
     assert "speech.wav: found the output name speech.wav taken by speech.npy" in capsys.readouterr().err
     assert len(read("out/speech.wav")) == 3 * AUDIO.hop_length
+
+
+def test_an_input_that_fails_leaves_its_name_to_the_next(sourced, work, capsys):
+    """Whether it cannot be read or its F0 cannot: the good one of the same stem is done."""
+    (work / "speech.pdf").write_text("no sound")
+    np.save("speech.npy", np.zeros((7, 9), np.float32))
+    soundfile.write("speech.flac", 1e-3 * random_wav(1, 5)[0, :70].numpy(), RATE, subtype="PCM_16")
+    (work / "four.txt").write_text("700\n" * 4)
+    soundfile.write("speech.wav", 1e-3 * random_wav(1, 9)[0].numpy(), RATE, subtype="PCM_16")
+    names = ["speech.pdf", "speech.npy", "speech.wav", "speech.flac"]
+    assert main([str(sourced), *names, "--out", "out", "--f0", "four.txt"]) == 1
+    first, second, third = (line for line in capsys.readouterr().err.splitlines() if ": found " in line)
+    assert "speech.pdf: found suffix '.pdf', expected one of .wav, .flac" in first
+    assert "speech.npy: found shape (7, 9)" in second
+    assert "four.txt: found 4 values" in third
+    assert len(read("out/speech.wav")) == 4 * AUDIO.hop_length
+    assert main([str(sourced), "speech.pdf", "--out", "out"]) == 2
+    assert "speech.pdf: found suffix '.pdf'" in capsys.readouterr().err  # and not the output that is there
 
 
 def test_existing_outputs_are_kept_unless_told(runs, work, capsys):
@@ -338,11 +384,57 @@ def test_odd_inputs_are_done_and_said(runs, work, capsys):
     assert "stereo.wav: resampled 16000 -> 8000 Hz" in error
 
 
+class Analysis(torch.nn.Linear):
+    """As much of a model as reading a mel asks for."""
+
+    def __init__(self, audio):
+        super().__init__(1, 1)
+        self.config = SimpleNamespace(audio=audio)
+
+
+def test_decadic_and_normalised_mels_get_a_note_and_natural_ones_none(tmp_path):
+    """All clips of the package: as they are, by log10, and brought to [-4, 4]."""
+    model = Analysis(AudioConfig(8000, 256, 256, 64, 40, 0.0, 4000.0))
+    audio, log_mel = model.config.audio, LogMel(model.config.audio)
+    corpus = open_corpus("bundled", audio)
+    for clip in (*corpus.train, *corpus.dev, *corpus.test):
+        mel = log_mel(load_clip(clip, audio)[None])[0]
+        scaled = 8 * (mel - mel.min()) / (mel.max() - mel.min()) - 4
+        for values, told in ((mel, False), (mel / np.log(10), True), (scaled, True)):
+            np.save(tmp_path / "mel.npy", values.numpy())
+            notes = read_mel(tmp_path / "mel.npy", model)[1]
+            assert [note.endswith("(are these decadic logarithms, or a normalised mel?)") for note in notes] == [
+                True
+            ] * told
+
+
+def test_a_folders_files_of_other_kinds_are_said(runs, work, capsys):
+    (work / "in" / "deep").mkdir(parents=True)
+    for name in ("a.m4a", "b.PT", "deep/c.m4a", "notes.txt", "list.csv", ".hidden.m4a"):
+        (work / "in" / name).write_text("no input")
+    shutil.copy("speech.wav", "in/d.wav")
+    soundfile.write("in/d.mp3", np.zeros(700), RATE)
+    assert run(runs, "in", "--projection", "0") == 0
+    said, *rest = capsys.readouterr().err.splitlines()
+    other = "3 files of other kinds not used: .m4a, .pt"
+    beside = "1 compressed with loss not used: beside the same without, such as d.mp3"
+    assert said == f"distill-synthesize: in: {other}; {beside}"
+    assert not [line for line in rest if ": goes to" in line]
+    assert run(runs, ".", "--overwrite") == 0
+    shutil.rmtree("in")
+    capsys.readouterr()
+    assert run(runs, ".", "--overwrite") == 0
+    assert "not used" not in capsys.readouterr().err
+
+
 def test_clipped_samples_are_counted(runs, work, capsys):
     assert run(runs, "one.npy", "--temperature", "1000") == 0
     over = (np.abs(read("out/one.wav").astype(int)) >= 32767).sum()
     assert over > 0
-    assert f"out/one.wav: {over} of 48 samples beyond full scale were clipped" in capsys.readouterr().err
+    assert (
+        f"out/one.wav: {over} of 48 samples beyond full scale were clipped (is the mel natural"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.fixture(scope="module")

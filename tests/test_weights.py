@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import pickle
+import re
 import shutil
+import sys
 from importlib import resources
 
 import numpy as np
@@ -74,6 +76,16 @@ def test_commands_that_take_several_models_know_the_names_too(work):
     assert list(load_systems(["voice", "mine.safetensors"], "cpu")) == ["voice", "mine"]
 
 
+def test_hyphens_of_a_name_count_as_underscores(work, student):
+    shutil.copy("mine.safetensors", "package/my_voice.safetensors")
+    for name in ("my-voice", "my_voice"):
+        assert torch.equal(sampled(models.load(name)), sampled(student))
+        assert list(load_systems([name, "mine.safetensors"], "cpu")) == ["my_voice", "mine"]
+    (work / "my-voice").mkdir()
+    with pytest.raises(UserError, match=r"my-voice: found a folder .*hides the shipped weights"):
+        models.load("my-voice")
+
+
 def test_a_teacher_travels_too(work):
     model = small_teacher("gaussian", speakers=2).float().requires_grad_(False)
     weights.write(work / "t.safetensors", card_of(model, "teacher"), model.state_dict())
@@ -136,6 +148,30 @@ def bad_files(work, model):
     stored("upsample", dataclasses.replace(card, config=config | {"upsample": 3}))
     stored("odd", dataclasses.replace(card, config=config | {"audio": 3}))
     stored("hop", dataclasses.replace(card, config=config | {"audio": config["audio"] | {"hop_length": 8}}))
+
+    def unchecked(name, state=state, **changes):
+        """As another program would write it, with a digest that is right."""
+        stated = dataclasses.asdict(card) | {"version": 1, "digest": weights.digest(state)} | changes
+        headed_state = {key: value.contiguous() for key, value in state.items()}
+        (work / f"{name}.safetensors").write_bytes(
+            safetensors.torch.save(headed_state, {weights.KEY: json.dumps(stated)})
+        )
+
+    types = (torch.bfloat16, torch.float16, torch.int8, torch.float8_e5m2)
+    for place, dtype in enumerate(types):
+        unchecked(f"dtype{place}", dict(state) | {first: state[first].to(dtype)})
+    unchecked("whole", dict(state) | {first: state[first].long()})
+    for name, value in (("nan", torch.nan), ("infinite", -torch.inf)):
+        unchecked(name, dict(state) | {first: torch.full_like(state[first], value)})
+    unchecked("level", config=config | {"gain": None})
+    unchecked("teacher", kind="teacher")
+    unchecked("lacking", config={name: config[name] for name in config if name not in ("flows", "noise")})
+    unchecked("part", config=config | {"source_filter": {}})
+    unchecked("inner", config=config | {"flows": [flow | {"foo": 1} for flow in config["flows"]]})
+    for name, value in (("words", "a"), ("nulls", None), ("digits", 10**400), ("nans", float("nan"))):
+        unchecked(name, features=card.features | {"mel": [value] * 6})
+    unchecked("deep", metrics=json.loads('{"a":' * 900 + "1" + "}" * 900))
+    headed("bottomless", {weights.KEY: '{"a":' * 100_000})
     levels = [value + 0.01 for value in card.features["mel"]]
     stored("mels", dataclasses.replace(card, features=card.features | {"mel": levels}))
     stored("fewer", dataclasses.replace(card, features=card.features | {"mel": levels[1:]}))
@@ -155,7 +191,22 @@ def bad_files(work, model):
         "missing": f"found no tensor {first}, expected all of the configuration inside",
         "extra": "found a tensor more.weight, expected none but those of the configuration inside",
         "shape": f"of {first}, expected {tuple(state[first].shape)}",
-        "key": "depth",
+        "key": "found a setting depth that is not known here, expected those of a student (written by a newer",
+        **{
+            f"dtype{place}": f"found {found} values in {first}, expected float32"
+            for place, found in enumerate(("bfloat16", "float16", "int8", "float8_e5m2"))
+        },
+        "whole": f"found int64 values of {first}, expected float32",
+        "nan": f"found NaN or infinite values in {first}, expected finite weights",
+        "infinite": f"found NaN or infinite values in {first}, expected finite weights",
+        "level": "found no gain, expected the level that was measured in training",
+        "teacher": "found the settings of a student, expected those of a teacher, as its kind says",
+        "lacking": "found no setting flows (and 1 more), expected every one of a student",
+        "part": "found no setting source_filter.taps (and 3 more), expected every one of a student",
+        "inner": "found a setting flows.0.foo (and 1 more) that is not known here",
+        **dict.fromkeys(("words", "nulls", "digits", "nans"), "found a damaged mel fingerprint, expected 6 values"),
+        "deep": "found a damaged header, expected a card in JSON",
+        "bottomless": "found a damaged header, expected a card in JSON",
         "silent": "found None for audio, expected the audio settings of a model",
         "odd": "found 3 for audio",
         "flows": "flows",
@@ -174,6 +225,77 @@ def test_whatever_is_wrong_with_a_file_is_one_line_and_status_two(work, student,
         assert f"{name}.safetensors: " in error
         assert len(error.splitlines()) == 1, name
         assert not (work / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value", "words"),
+    [
+        ("upsample", "channels", 60_000, "found a configuration of far more weights"),  # 43 GB
+        ("upsample", "channels", 10**12, "found a configuration of far more weights"),
+        ("upsample", "channels", 10**30, "found a configuration of far more weights"),
+        ("pitch", "bins", 10**10, "found a configuration of far more weights"),
+        ("upsample", "layers", 10**12, "upsample.layers: found 1000000000000, expected at most 256"),
+        ("pitch", "layers", 10**12, "pitch.layers: found 1000000000000, expected at most 256"),
+        ("audio", "n_fft", 10**10, "audio.n_fft: found 10000000000, expected at most 8192"),
+        ("audio", "n_mels", 10**10, "audio.n_mels: found 10000000000, expected at most n_fft = 64"),
+        ("flows", "layers", 10**9, "stack.layers: found 1000000000, expected at most 24"),
+        ("flows", "cycles", 10**9, "stack.cycles: found 1000000000, expected at most 256"),
+    ],
+)
+def test_settings_beyond_the_weights_take_no_memory(work, student, section, name, value, words):
+    """Under a limit that one such tensor would pass by far, were it written: each is refused, and quickly."""
+    card = card_of(student, "student")
+    inside = card.config[section]
+    changed = [one | {name: value} for one in inside] if section == "flows" else inside | {name: value}
+    weights.write(
+        work / "large.safetensors",
+        dataclasses.replace(card, config=card.config | {section: changed}),
+        student.state_dict(),
+    )
+    before = peak()
+    with pytest.raises(UserError, match=re.escape(f"large.safetensors: {words}")):
+        models.load("large.safetensors")
+    assert peak() - before < 200e6
+
+
+def peak():
+    """The most memory [bytes] that the process has had."""
+    resource = pytest.importorskip("resource")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def test_weights_are_known_by_their_content(work, student):
+    for name in ("renamed.bin", "loud.SAFETENSORS", "none"):
+        shutil.copy("mine.safetensors", name)
+        assert torch.equal(sampled(models.load(name)), sampled(student))
+
+
+def test_float64_and_float32_are_read_as_either(work, student):
+    double = {name: value.double() for name, value in student.state_dict().items()}
+    card = dataclasses.replace(card_of(student, "student"), digest=weights.digest(double))
+    weights.write(work / "double.safetensors", card, double)
+    assert torch.equal(sampled(models.load("double.safetensors")), sampled(student))
+
+
+def test_a_run_older_than_a_setting_takes_its_default_and_a_card_only_of_later_ones(work, student):
+    card = card_of(student, "student")
+    brief = {name: value for name, value in card.config["source_filter"].items() if name != "sharpening"}
+    weights.write(
+        work / "older.safetensors",
+        dataclasses.replace(card, config=card.config | {"source_filter": brief}),
+        student.state_dict(),
+    )
+    assert torch.equal(sampled(models.load("older.safetensors")), sampled(student))
+    config = {name: value for name, value in card.config.items() if name != "warm_start"}
+    checkpoint.save(work / "older.pt", kind="student", config=config, model_state=student.state_dict())
+    assert torch.equal(sampled(models.load("older.pt")), sampled(student))
+
+
+def test_a_pickle_of_another_protocol_is_one_line(work, capfd, recwarn):
+    torch.save({"a": 1}, "other.pt", pickle_protocol=4)
+    with pytest.raises(UserError, match="expected a checkpoint of this project"):
+        models.load("other.pt")
+    assert not recwarn.list
 
 
 def test_an_unknown_name_lists_what_is_shipped(work, capsys):
@@ -200,6 +322,33 @@ def test_the_list_says_what_is_there(work, monkeypatch, capsys):
     monkeypatch.setattr(weights, "FOLDER", work / "nowhere")
     assert synthesize(["--list"]) == 0
     assert capsys.readouterr().out == "no weights are shipped with this installation\n"
+
+
+def test_the_list_marks_the_usual_one_and_tells_of_the_projection(work, student, capsys):
+    weights.write(
+        work / "package" / "student.safetensors", card_of(student, "student", "student"), student.state_dict()
+    )
+    assert synthesize(["--list"]) == 0
+    _, first, second, advice = capsys.readouterr().out.splitlines()
+    assert first.split()[:3] == ["student", "*", "student"]
+    assert second.split()[:2] == ["voice", "student"]
+    assert advice.startswith("* the usual one. ")
+    assert "--projection 16" in advice
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["clip.wav", "--out", "o8"], "student clip.wav --out o8"),
+        (["--out", "o8", "mel.npy", "other clip.flac"], "--out o8 student mel.npy 'other clip.flac'"),
+        (["bundled", "--out", "o8"], "student bundled --out o8"),
+    ],
+)
+def test_an_input_in_the_place_of_the_checkpoint_gives_the_line_to_type(work, capsys, words, line):
+    assert synthesize(words) == 2
+    name = next(word for word in words if word in ("clip.wav", "mel.npy", "bundled"))
+    expected = f"found an input in the place of CHECKPOINT, expected a model before it: distill-synthesize {line}"
+    assert capsys.readouterr().err == f"distill-synthesize: {name}: {expected}\n"
 
 
 @pytest.mark.parametrize(("words", "message"), [([], "CHECKPOINT: found None"), (["voice"], "INPUT: found None")])

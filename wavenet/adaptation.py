@@ -10,6 +10,7 @@ the speaker of that name.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from wavenet import checkpoint
-from wavenet.arguments import from_dict, to_dict
+from wavenet.arguments import to_dict
 from wavenet.config import PitchConfig
 from wavenet.errors import UserError
 from wavenet.pitch.net import PitchNet
+from wavenet.restoration import configuration, fill, restore
 from wavenet.run import flat
 from wavenet.standardised import MelInput
-from wavenet.weights import digest, fill
+from wavenet.weights import digest
 
 # What may differ between the weights' configuration and the recipe's: the level, what only a fresh start or the
 # training of another network reads, and what the mel goes through that no weight belongs to (the run is told of it).
@@ -68,9 +70,9 @@ class Initial:
         own = {name.removeprefix("pitch."): value for name, value in self.tensors.items() if name.startswith("pitch.")}
         if not own:
             raise UserError(f"--init: found {self.path}, a {self.stored.kind} without a pitch network, expected one")
-        net = PitchNet(from_dict(PitchConfig, self.stored.config["pitch"]))
-        fill(net, own, self.path)
-        return net.eval().requires_grad_(False)
+        config = self.stored.config.get("pitch", {})
+        part = dataclasses.replace(self.stored, kind="pitch", config=config, model_state=own, ema_state=None)
+        return restore(PitchNet, PitchConfig, part, self.path).eval().requires_grad_(False)
 
     def into(self, model: Any) -> str:
         """Give `model` these weights, at its own level; what to say about it.
@@ -78,7 +80,7 @@ class Initial:
         Raises UserError that names every setting in which the configurations differ, unless weights do not know of it
         or the model can do with them nevertheless (see the top of this file).
         """
-        known = from_dict(type(model.config), self.stored.config)
+        known = configuration(type(model.config), self.stored, self.path)
         theirs, ours = flat(to_dict(known)), flat(to_dict(model.config))
         pitched = getattr(model, "pitch", None) is not None  # else its settings say nothing of the weights
         free = _FREE | (_LAW if self.stored.kind == "teacher" else set())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -10,6 +11,10 @@ import jsonargparse
 import yaml
 
 from wavenet.errors import UserError
+
+LATER = {
+    "later": True
+}  # metadata of a setting that older weights do not state: its default is what they were made with
 
 T = TypeVar("T")
 
@@ -33,6 +38,29 @@ def from_dict(cls: type[T], values: dict[str, Any]) -> T:
         return cls(**parser.instantiate(parser.parse_object(values)).as_dict())
     except jsonargparse.ArgumentError as error:
         raise UserError(one_line(error)) from None
+
+
+def unlike(cls: type[Any], values: dict[str, Any], prefix: str = "") -> tuple[list[str], list[str]]:
+    """Dotted names of the settings in plain values that the dataclass `cls` has not, and of those that they lack.
+
+    What is marked LATER may be lacking.
+    """
+    types = typing.get_type_hints(cls)
+    known = {field.name: types[field.name] for field in dataclasses.fields(cls)}
+    unknown = [f"{prefix}{name}" for name in values if name not in known]
+    later = {field.name for field in dataclasses.fields(cls) if LATER.items() <= field.metadata.items()}
+    missing = [f"{prefix}{name}" for name in known if name not in values and name not in later]
+    for name in [name for name in known if name in values]:
+        inner, found = known[name], values[name]
+        if typing.get_origin(inner) is list and isinstance(found, list):
+            parts = [(typing.get_args(inner)[0], item, f"{prefix}{name}.{place}.") for place, item in enumerate(found)]
+        else:
+            parts = [(inner, found, f"{prefix}{name}.")]
+        for part, item, place in parts:
+            if dataclasses.is_dataclass(part) and isinstance(part, type) and isinstance(item, dict):
+                strange, lacking = unlike(part, item, place)
+                unknown, missing = unknown + strange, missing + lacking
+    return unknown, missing
 
 
 def parse_arguments(parser: jsonargparse.ArgumentParser, argv: Sequence[str] | None) -> Any:

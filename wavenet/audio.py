@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 
 from wavenet.errors import UserError
+from wavenet.truncation import fault
 
-AUDIO_SUFFIXES = (".wav", ".flac")
+AUDIO_SUFFIXES = (".wav", ".flac")  # what folders of a corpus are searched for, and what is written
+_LOSSY = {".mp3": "MP3", ".ogg": "OGG", ".opus": "OGG"}  # read only, and where libsndfile was built with it
+READABLE = (*AUDIO_SUFFIXES, *(name for name, kind in _LOSSY.items() if kind in soundfile.available_formats()))
 PCM16_SCALE = 32768
 
 _FORMATS = {".wav": "WAV", ".flac": "FLAC"}
+_EXPECTED = f"a recording ({', '.join(READABLE)})"
 _FULL_SCALE = 1 - 1 / PCM16_SCALE
-_STREAMED = 0x7FFFF000  # data sizes from here on are placeholders of writers that could not seek back
 _UNKNOWN_FRAMES = 2**40
 
 
@@ -39,24 +42,26 @@ class AudioInfo:
 
 
 def read_info(path: str | Path) -> AudioInfo:
-    """Read the header alone. Raises UserError for a missing, empty, unreadable or (WAV) truncated file."""
+    """Read the header alone. Raises UserError for a missing, empty, unreadable or (but for FLAC) truncated file.
+
+    The notes name what is compressed with loss.
+    """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: found no such file, expected a WAV or FLAC file")
+        raise UserError(f"{path}: found no such file, expected {_EXPECTED}")
     if path.stat().st_size == 0:
-        raise UserError(f"{path}: found an empty file (0 bytes), expected a WAV or FLAC file")
+        raise UserError(f"{path}: found an empty file (0 bytes), expected {_EXPECTED}")
+    if wrong := fault(path):
+        raise UserError(f"{path}: {wrong}")
     try:
         info = soundfile.info(str(path))
     except soundfile.SoundFileError as error:
         raise _unreadable(path, error) from None
     if not 0 <= info.frames < _UNKNOWN_FRAMES:
         raise UserError(f"{path}: found a stream without its length, expected a complete file (encode it again)")
-    lost = _lost_bytes(path)
-    if lost:
-        raise UserError(f"{path}: found a truncated file, expected {lost} more bytes after its end")
     if info.frames == 0:
         raise UserError(f"{path}: found an empty recording (0 samples), expected at least one sample")
-    return AudioInfo(info.samplerate, info.channels, info.frames, _mixing_notes(info.channels))
+    return AudioInfo(info.samplerate, info.channels, info.frames, _notes(info))
 
 
 def read_audio(path: str | Path, sample_rate: int | None = None) -> tuple[Tensor, AudioInfo]:
@@ -80,9 +85,16 @@ def read_audio(path: str | Path, sample_rate: int | None = None) -> tuple[Tensor
 def read_segment(path: str | Path, start: int, length: int) -> Tensor:
     """Read samples start, ..., start + length - 1 at the file's own rate, mixed down -> (length,) float32.
 
-    Seeks: the rest of the file is not decoded. Raises UserError when the file cannot be read that far.
+    Nothing before it is decoded where the file `seeks`. Raises UserError when the file cannot be read that far.
     """
-    return _read(Path(path), start, length)
+    if seeks(path):
+        return _read(Path(path), start, length)
+    return _read(Path(path), 0, start + length)[start:]
+
+
+def seeks(path: str | Path) -> bool:
+    """Whether a file can be read from the middle to the bit: decoders of what is compressed with loss cannot."""
+    return Path(path).suffix.lower() not in _LOSSY
 
 
 def write_audio(path: str | Path, wav: Tensor, sample_rate: int) -> int:
@@ -142,33 +154,21 @@ def _read(path: Path, start: int, length: int) -> Tensor:
     return wav
 
 
-def _lost_bytes(path: Path) -> int:
-    """Bytes of samples that a RIFF header promises beyond the end of the file (libsndfile forgives them silently)."""
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-            return 0
-        while len(header := file.read(8)) == 8:
-            name, size = struct.unpack("<4sI", header)
-            if name == b"data":
-                lost = size - (path.stat().st_size - file.tell())
-                return max(lost, 0) if size < _STREAMED else 0
-            file.seek(size + size % 2, os.SEEK_CUR)
-    return 0
-
-
-def _mixing_notes(channels: int) -> list[str]:
-    if channels == 1:
-        return []
-    return ["stereo mixed down" if channels == 2 else f"{channels} channels mixed down"]
+def _notes(info: Any) -> list[str]:
+    lossy = [f"compressed with loss ({info.format})"] if info.format in _LOSSY.values() else []
+    if info.channels == 1:
+        return lossy
+    return [*lossy, "stereo mixed down" if info.channels == 2 else f"{info.channels} channels mixed down"]
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
     if not path.is_file():
-        return UserError(f"{path}: found no such file, expected a WAV or FLAC file")
-    return UserError(f"{path}: found an unreadable file ({_sentence(error)}), expected WAV or FLAC")
+        return UserError(f"{path}: found no such file, expected {_EXPECTED}")
+    return UserError(f"{path}: found an unreadable file ({_sentence(error)}), expected {_EXPECTED}")
 
 
 def _sentence(error: Exception) -> str:
     reason = getattr(error, "error_string", "") or str(error)
+    if "possibly a pipe" in reason:  # libsndfile's word for an MP3 without a single frame
+        reason = "Format not recognised"
     return " ".join(reason.split()).rstrip(".")

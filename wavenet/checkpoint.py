@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from wavenet.errors import UserError
-from wavenet.weights import SUFFIX, digest, find, read, shipped
+from wavenet.weights import digest, find, is_weights, of_name, read
 
 VERSION = 1
 FILE_NAME = "checkpoint.pt"
+CARD = "card"  # in `extra`: the name on the card of shipped weights
 _FORMAT = "wavenet-distillation"
 
 
@@ -35,6 +37,11 @@ class Checkpoint:
     step: int
     extra: dict[str, Any]
     version: int = VERSION
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it was read from weights with a card, and not from a run."""
+        return CARD in self.extra
 
 
 def save(
@@ -91,15 +98,17 @@ def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu")
     named, path = path, find(path)
     if path.is_dir():
         if not (path / FILE_NAME).is_file():
-            hidden = " (it hides the shipped weights of that name)" if os.fspath(named) in shipped() else ""
+            hidden = " (it hides the shipped weights of that name)" if of_name(named) is not None else ""
             expected = "expected a run folder or a checkpoint file"
             raise UserError(f"{path}: found a folder without {FILE_NAME}{hidden}, {expected}")
         path = path / FILE_NAME
-    if path.suffix == SUFFIX:
+    if is_weights(path):
         card, tensors = read(path)
-        return Checkpoint(card.kind, card.config, tensors, None, None, card.steps, {})
+        return Checkpoint(card.kind, card.config, tensors, None, None, card.steps, {CARD: card.name})
     try:
-        stored = torch.load(path, map_location=map_location, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle that is refused below, in one line
+            stored = torch.load(path, map_location=map_location, weights_only=True)
     except PermissionError:
         raise
     except Exception:  # bytes that are no checkpoint make the unpickler raise anything, IndexError and KeyError too

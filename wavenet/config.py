@@ -11,6 +11,10 @@ from typing import Literal
 
 from wavenet.errors import UserError
 
+MOST_BINS = 8192  # of an analysis: 85 ms at 96 kHz. What is computed from a file's settings alone is bounded so
+MOST_LAYERS = {"layers": 24, "cycles": 256}  # of a stack; dilations double with every layer
+MOST_CONVOLUTIONS = 256  # of a frame-rate network
+
 
 @dataclasses.dataclass(frozen=True)
 class AudioConfig:
@@ -28,6 +32,8 @@ class AudioConfig:
     def __post_init__(self) -> None:
         for name in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels"):
             require(getattr(self, name) > 0, f"audio.{name}", getattr(self, name), "a positive integer")
+        require(self.n_fft <= MOST_BINS, "audio.n_fft", self.n_fft, f"at most {MOST_BINS}")
+        require(self.n_mels <= self.n_fft, "audio.n_mels", self.n_mels, f"at most n_fft = {self.n_fft}")
         require(self.win_length <= self.n_fft, "audio.win_length", self.win_length, f"at most n_fft = {self.n_fft}")
         require(
             self.hop_length <= self.n_fft and (self.n_fft - self.hop_length) % 2 == 0,
@@ -57,8 +63,9 @@ class StackConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            value, most = getattr(self, field.name), MOST_LAYERS.get(field.name)
             require(value > 0, f"stack.{field.name}", value, "a positive integer")
+            require(most is None or value <= most, f"stack.{field.name}", value, f"at most {most}")
         require(
             self.gate_channels % 2 == 0, "stack.gate_channels", self.gate_channels, "an even number (tanh, sigmoid)"
         )
@@ -81,6 +88,7 @@ class UpsampleConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             require(value > 0, f"upsample.{field.name}", value, "a positive integer")
+        require(self.layers <= MOST_CONVOLUTIONS, "upsample.layers", self.layers, f"at most {MOST_CONVOLUTIONS}")
         require(self.kernel_size % 2 == 1, "upsample.kernel_size", self.kernel_size, "an odd number")
 
 
@@ -121,6 +129,7 @@ class PitchConfig:
     def __post_init__(self) -> None:
         for name in ("channels", "layers", "kernel_size"):
             require(getattr(self, name) > 0, f"pitch.{name}", getattr(self, name), "a positive integer")
+        require(self.layers <= MOST_CONVOLUTIONS, "pitch.layers", self.layers, f"at most {MOST_CONVOLUTIONS}")
         require(self.kernel_size % 2 == 1, "pitch.kernel_size", self.kernel_size, "an odd number")
         require(self.bins > 2, "pitch.bins", self.bins, "3 or more")
         for name in ("mel_jitter", "level_jitter"):

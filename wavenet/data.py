@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wavenet.audio import read_audio, read_info, read_segment, resampled_length
+from wavenet.audio import read_audio, read_info, read_segment, resampled_length, seeks
 from wavenet.config import AudioConfig, require
 from wavenet.corpora import scan
 from wavenet.errors import UserError
@@ -113,8 +113,8 @@ class CropDataset(Dataset[Batch]):
     A clip is drawn in proportion to its duration, then a start on a frame boundary uniformly. The mel of a crop EQUALS
     the whole clip's mel at those frames: the crop is read with the margins that its first and last frames see. Clips
     shorter than a crop are left out (`notes` says so): they are never padded. `speakers` maps names to ids (their
-    place); empty: no speaker ids. Only the crop is decoded where the file's rate is the recipe's; other files are
-    resampled whole and the last used kept, 128 MiB at most. Raises UserError when no clip is long enough.
+    place); empty: no speaker ids. Only the crop is decoded where the file's rate is the recipe's and it `seeks`;
+    other files are read whole and the last used kept, 128 MiB at most. Raises UserError when no clip is long enough.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class CropDataset(Dataset[Batch]):
 
     def _read(self, place: int, first: int, last: int) -> Tensor:
         clip = self.clips[place]
-        if clip.sample_rate == self.audio.sample_rate:
+        if clip.sample_rate == self.audio.sample_rate and seeks(clip.path):
             return read_segment(clip.path, first, last - first)
         wav = self._resampled.pop(place, None)
         if wav is None:

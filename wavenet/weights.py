@@ -16,7 +16,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wavenet.arguments import from_dict
 from wavenet.config import AudioConfig
@@ -25,11 +25,15 @@ from wavenet.features import LogMel
 from wavenet.manifest import fingerprint as audio_fingerprint
 
 SUFFIX = ".safetensors"
+USUAL = "student"  # of what is shipped: what speaks where nothing is said against it
 FOLDER = Path(__file__).parent / "shipped"
 KEY, VERSION = "wavenet-distillation weights", 1
 MOST_MB = 12.0
 _APART = 1e-3  # nats by which the same mel may differ from machine to machine
 _PRIME, _FRAMES = 65521, 40
+_MOST_NATS = 1e3  # of a mel's fingerprint: beyond any number that is one
+_DEEPEST = 32  # level of a card's sections; a header may be nested without end
+_TYPES_OF_WEIGHTS = (torch.float32, torch.float64, torch.int64, torch.bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +81,9 @@ _TYPES = {
 def write(path: Path, card: Card, tensors: Mapping[str, Tensor]) -> None:
     """Write atomically; equal weights and cards give equal bytes.
 
-    Raises UserError for weights that are not finite or above MOST_MB, OSError where it cannot be written.
+    Raises UserError for weights that `read` refuses or above MOST_MB, OSError where it cannot be written.
     """
-    for name, value in tensors.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise UserError(f"{path}: found NaN or infinite values in {name}, expected finite weights: not written")
+    _require_sound(path, tensors, ": not written")
     stated = {"version": VERSION} | dataclasses.asdict(card)
     text = json.dumps(stated, sort_keys=True, ensure_ascii=False, allow_nan=False)
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
@@ -99,13 +101,16 @@ def write(path: Path, card: Card, tensors: Mapping[str, Tensor]) -> None:
 def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
     """The card and the weights, on the CPU. Raises UserError, naming the file, for all but a whole and true one.
 
-    Refused: a truncated or foreign file, another version, an incomplete card, weights that are not the card's, and mels
-    that this installation computes otherwise than they were in training. Whether the weights are those of the
-    configuration is for `fill` to say.
+    Refused: a truncated or foreign file, another version, an incomplete card, weights that are not the card's, not
+    finite or of low precision, a level that was not measured, and mels that this installation computes otherwise than
+    they were in training. Whether the weights are those of the configuration is for wavenet.restoration to say.
     """
     card, tensors = _open(path, with_tensors=True)
     if digest(tensors) != card.digest:
         raise UserError(f"{path}: found weights of digest {digest(tensors)}, expected {card.digest}: damaged")
+    _require_sound(path, tensors)
+    if card.config.get("gain", 1.0) is None:
+        raise UserError(f"{path}: found no gain, expected the level that was measured in training")
     stated = card.config.get("audio")
     if not isinstance(stated, dict):
         raise UserError(f"{path}: found {stated!r} for audio, expected the audio settings of a model")
@@ -127,20 +132,35 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.glob(f"*{SUFFIX}"))}
 
 
+def of_name(name: str | os.PathLike[str]) -> Path | None:
+    """The shipped weights of a name, in which hyphens count as underscores; None where there are none."""
+    return shipped().get(os.fspath(name).replace("-", "_"))
+
+
 def find(path: str | os.PathLike[str]) -> Path:
     """The file or folder that a checkpoint argument means: what exists under that path wins, else shipped weights.
 
     Raises UserError, with the names of what is shipped, for neither.
     """
-    found, known = Path(path), shipped()
+    found = Path(path)
     if found.exists():
         return found
-    if os.fspath(path) in known:
-        return known[os.fspath(path)]
-    names = ", ".join(known) or "none"
+    if (known := of_name(path)) is not None:
+        return known
+    names = ", ".join(shipped()) or "none"
     raise UserError(
         f"{path}: found no such file, expected a run folder, a checkpoint file, or the name of shipped weights: {names}"
     )
+
+
+def is_weights(path: Path) -> bool:
+    """Whether a file is one of weights with a card, by its name or, whatever that is, by how it begins."""
+    if path.suffix.lower() == SUFFIX:
+        return True
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:  # 8 bytes of length, then a header in JSON
+        return file.read(9)[8:] == b"{"
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
@@ -148,7 +168,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     found = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()[:16]
 
 
@@ -163,24 +183,6 @@ def features(audio: AudioConfig) -> dict[str, Any]:
     return {"audio": audio_fingerprint(audio), "mel": [round(float(value), 4) for value in mel]}
 
 
-def fill(model: nn.Module, tensors: Any, path: str | os.PathLike[str]) -> None:
-    """Load weights into a model. Raises UserError, naming `path` and a tensor, unless names and shapes agree."""
-    own = model.state_dict()
-    if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise UserError(f"{path}: found no weights, expected those of the configuration inside")
-    missing, extra = ([name for name in one if name not in other] for one, other in ((own, tensors), (tensors, own)))
-    if missing:
-        raise UserError(f"{path}: found no tensor {_first(missing)}, expected all of the configuration inside")
-    if extra:
-        raise UserError(f"{path}: found a tensor {_first(extra)}, expected none but those of the configuration inside")
-    other = [name for name, value in own.items() if value.shape != tensors[name].shape]
-    if other:
-        name = other[0]
-        shapes = f"shape {tuple(tensors[name].shape)} of {_first(other)}, expected {tuple(own[name].shape)}"
-        raise UserError(f"{path}: found weights of other sizes: {shapes}, by the configuration inside")
-    model.load_state_dict(dict(tensors))
-
-
 def _open(path: Path, with_tensors: bool) -> tuple[Card, dict[str, Tensor]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -189,7 +191,7 @@ def _open(path: Path, with_tensors: bool) -> tuple[Card, dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in names}
     except PermissionError:
         raise
-    except (safetensors.SafetensorError, OSError, ValueError):
+    except (safetensors.SafetensorError, OSError, ValueError, TypeError):
         raise UserError(f"{path}: found a truncated or foreign file, expected weights in {SUFFIX}") from None
     if KEY not in header:
         raise UserError(f"{path}: found another program's {SUFFIX}, expected a header with {KEY!r}")
@@ -199,13 +201,15 @@ def _open(path: Path, with_tensors: bool) -> tuple[Card, dict[str, Tensor]]:
 def _card(path: Path, text: str) -> Card:
     try:
         stated = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         stated = None
-    if not isinstance(stated, dict):
+    if not isinstance(stated, dict) or _depth(stated) > _DEEPEST:
         raise UserError(f"{path}: found a damaged header, expected a card in JSON")
     version = stated.pop("version", None)
     if version != VERSION:
-        raise UserError(f"{path}: found weights of format version {version}, expected {VERSION}")
+        raise UserError(
+            f"{path}: found weights of format version {version}, expected {VERSION} (written by a newer version?)"
+        )
     for name, kind in _TYPES.items():
         if name not in stated or not isinstance(stated[name], kind):  # type: ignore[arg-type]
             found = repr(stated[name]) if name in stated else "nothing"
@@ -219,7 +223,10 @@ def _compare(path: Path, stated: dict[str, Any], audio: AudioConfig) -> None:
         found = f"audio fingerprint {stated.get('audio')}, expected {ours['audio']}, that of its own configuration"
         raise UserError(f"{path}: found {found}")
     theirs = stated.get("mel")
-    if not isinstance(theirs, list) or len(theirs) != len(ours["mel"]):
+    numbers = isinstance(theirs, list) and all(
+        isinstance(one, (int, float)) and abs(one) < _MOST_NATS for one in theirs
+    )
+    if not isinstance(theirs, list) or not numbers or len(theirs) != len(ours["mel"]):
         raise UserError(f"{path}: found a damaged mel fingerprint, expected {len(ours['mel'])} values")
     apart = max(abs(mine - other) for mine, other in zip(ours["mel"], theirs, strict=True))
     if not apart <= _APART:
@@ -227,5 +234,20 @@ def _compare(path: Path, stated: dict[str, Any], audio: AudioConfig) -> None:
         raise UserError(f"{path}: found {found}")
 
 
-def _first(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} (and {len(names) - 1} more)"
+def _require_sound(path: Path, tensors: Mapping[str, Tensor], ending: str = "") -> None:
+    for name, value in tensors.items():
+        if value.dtype not in _TYPES_OF_WEIGHTS:
+            found = str(value.dtype).removeprefix("torch.")
+            raise UserError(f"{path}: found {found} values in {name}, expected float32{ending}")
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise UserError(f"{path}: found NaN or infinite values in {name}, expected finite weights{ending}")
+
+
+def _depth(tree: Any) -> int:
+    """How deep sections and lists are nested, counted no further than to what is refused."""
+    depth, level = 0, [tree]
+    while level and depth <= _DEEPEST:
+        inner = [list(item.values()) if isinstance(item, dict) else item for item in level]
+        level = [one for items in inner for one in items if isinstance(one, (dict, list))]
+        depth += 1
+    return depth

@@ -8,13 +8,12 @@ from pathlib import Path
 from torch.utils.data import Dataset
 
 from wavenet import checkpoint
-from wavenet.arguments import from_dict
 from wavenet.config import AudioConfig, PitchConfig
 from wavenet.data import Batch, CropDataset
 from wavenet.errors import UserError
 from wavenet.pitch.labels import LABELS, PitchedCrops, label
 from wavenet.pitch.net import PitchNet
-from wavenet.weights import fill
+from wavenet.restoration import restore
 
 
 def load_pitch(path: str | Path, audio: AudioConfig) -> PitchNet:
@@ -22,11 +21,9 @@ def load_pitch(path: str | Path, audio: AudioConfig) -> PitchNet:
     stored = checkpoint.load(path)
     if stored.kind != "pitch":
         raise UserError(f"{path}: found a {stored.kind}, expected a run of wavenet-train-pitch")
-    config = from_dict(PitchConfig, stored.config)
-    if config.audio != audio:
-        raise UserError(f"{path}: found {config.audio}, expected the model's {audio}")
-    net = PitchNet(config)
-    fill(net, checkpoint.weights(stored), path)
+    net = restore(PitchNet, PitchConfig, stored, path)
+    if net.config.audio != audio:
+        raise UserError(f"{path}: found {net.config.audio}, expected the model's {audio}")
     return net.eval().requires_grad_(False)
 
 
