@@ -116,6 +116,11 @@ def test_a_method_that_makes_less_is_swept_at_what_it_makes(runs, monkeypatch):
     assert said == ["net: graph is not timed on 1 x 20 s: beyond 4 s a run"]
 
 
+def test_whole_frames_leave_nothing_out(runs):
+    """1.633 s are within the budget and 141 frames are 1.637 s, of which two signals are still timed."""
+    assert rows(runs, 9000, batches=(2, 3)) == ([(1.6, 2)], ["net: graph is not timed on 3 x 1.64 s: beyond 4 s a run"])
+
+
 def test_lockstep_is_a_gpus():
     assert contestants._in_lockstep(torch.device("cuda", 0))
     assert not contestants._in_lockstep(torch.device("cpu"))

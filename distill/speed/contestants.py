@@ -121,7 +121,7 @@ def sweep(
     for length, count in dict.fromkeys(places):
         if count == one.batch and length in (asked, one.seconds):
             continue
-        most = _HASTE * within / count
+        most = _HASTE * max(within, one.seconds) / count  # `one` is of whole frames
         if length > most and count > 1 and lockstep:
             most = _HASTE * budget * pace(one.net, model, mel, one.method, length, budget, seed, count)
         if length > most:
