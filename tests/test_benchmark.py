@@ -37,6 +37,7 @@ ROW = {
     "repeats",
     "share_of_fma",
     "share_of_floor",
+    "share_of_bound",
 }
 STUDENT = str(Path(__file__).resolve().parent.parent / "configs" / "smoke" / "student_mol.yaml")
 SHORT = {"seconds": 0.02, "repeats": 3, "naive_seconds": 0.004}
@@ -142,7 +143,7 @@ def test_shares_follow_from_rows(result):
     for row in result["rows"]:
         rate = 2 * nets[row["net"]]["macs_per_sample"] * row["samples_per_second"] / 1e9
         assert row["share_of_fma"] == pytest.approx(rate / result["ceilings"]["fma_gflops"])
-        assert row["share_of_floor"] is None  # two signals at once, or one pass
+        assert row["share_of_floor"] is row["share_of_bound"] is None  # two signals at once, or one pass
 
 
 @pytest.mark.parametrize("kind", ["mol", "gaussian"])
@@ -167,6 +168,8 @@ def test_lengths_and_batches_are_further_rows():
     ]
     first = found["rows"][0]
     assert first["share_of_floor"] == pytest.approx(first["samples_per_cpu_second"] / found["nets"][0]["floor"])
+    assert first["share_of_bound"] == pytest.approx(first["samples_per_cpu_second"] / found["nets"][0]["bound"])
+    assert first["share_of_bound"] > first["share_of_floor"]
     assert len(found["ratios"]) == 1  # the sweeps' rows are not compared
     table = growth(found["rows"])
     assert table[3] == "| net | method | 1 x 0.02 s | 1 x 0.05 s | 3 x 0.02 s |"

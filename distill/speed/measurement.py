@@ -50,8 +50,8 @@ def benchmark(
     median of `repeats` interleaved rounds, min and max the slowest and fastest round, x_real_time = batch x seconds of
     audio / wall seconds, peak_memory_mb as in timing.peak_memory_mb. share_of_fma is the net's multiply-adds a second
     over the machine's (on a GPU over its matrix products in what the method multiplies in, gpu_ceilings.py),
-    share_of_floor a sampler's speed per CPU second over its floor (ceilings.py). A ratio is samples_per_second of "NET
-    METHOD" over that of another, and its net is the first's.
+    share_of_floor and share_of_bound a sampler's speed per CPU second over these (ceilings.py). A ratio is
+    samples_per_second of "NET METHOD" over that of another, and its net is the first's.
 
     lengths [s], batches: further rows, one of the two at a time, where a method makes them in about `budget` seconds a
     run; slower methods make as much of `seconds` as they can, in batches too. `naive` makes naive_seconds only, and
@@ -156,6 +156,7 @@ def _row(
         "repeats": len(timing.wall),
         "share_of_fma": arithmetic / limit if limit else None,
         "share_of_floor": samples / timing.median_cpu / net["floor"] if sampler else None,
+        "share_of_bound": samples / timing.median_cpu / net["bound"] if sampler else None,
     }
 
 

@@ -38,12 +38,12 @@ def markdown_table(result: dict[str, Any]) -> str:
     """Speeds as a Markdown table, how they grow with length and batch as another, a line for each ratio."""
     rows = base(result["rows"])
     head = ["net", "method", "samples/s", "slowest to fastest", "samples/CPU-s", "x real time", "of FMA", "of floor"]
-    head += ["peak MB", "audio s"]
+    head += ["of bound", "peak MB", "audio s"]
     lines = [_cells(head), "|---|---|" + "---:|" * (len(head) - 2)]
     for row in rows:
         memory = "-" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb']:,.0f}"
         speeds = [short(row[name]) for name in ("samples_per_second", "min", "max", "samples_per_cpu_second")]
-        shares = [_share(row.get(name)) for name in ("share_of_fma", "share_of_floor")]
+        shares = [_share(row.get(name)) for name in ("share_of_fma", "share_of_floor", "share_of_bound")]
         cells = [row["net"], row["method"], speeds[0], f"{speeds[1]} to {speeds[2]}", speeds[3]]
         lines.append(_cells([*cells, f"{row['x_real_time']:.3g}", *shares, memory, f"{row['seconds_of_audio']:.3g}"]))
     if rows:
@@ -55,7 +55,7 @@ def markdown_table(result: dict[str, Any]) -> str:
         explained = (
             f"x real time is seconds of audio made in a second. Medians of {first['repeats']} on {setting}. of FMA: "
             f"the share {rate}; of floor: of the speed of a sampler that did nothing but read "
-            "the weights that each sample must."
+            "the weights that each sample must; of bound: of one that did the delayed taps' multiply-adds besides."
         )
         lines += ["", explained]
     lines += growth(result["rows"])
