@@ -30,7 +30,8 @@ class SourceFilterConfig:
         require(self.correction_points > 1, "source_filter.correction_points", self.correction_points, "2 or more")
         inside = all(0 < share < 1 for share in self.breath)
         require(inside, "source_filter.breath", list(self.breath), "two shares between 0 and 1")
-        require(0 <= self.sharpening <= 100, "source_filter.sharpening", self.sharpening, "0 (none) to 100 updates")
+        updates = "0 (none) or a number of updates, at most 100"
+        require(0 <= self.sharpening <= 100, "source_filter.sharpening", self.sharpening, updates)
 
 
 @dataclasses.dataclass(frozen=True)

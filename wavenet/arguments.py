@@ -12,9 +12,8 @@ import yaml
 
 from wavenet.errors import UserError
 
-LATER = {
-    "later": True
-}  # metadata of a setting that older weights do not state: its default is what they were made with
+# Metadata of a setting that older weights do not state: its default is what they were made with.
+LATER = {"later": True}
 
 T = TypeVar("T")
 
