@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from wavenet.audio import AUDIO_SUFFIXES, read_info
+from wavenet.audio import READABLE, has_original, read_info
 from wavenet.config import AudioConfig, require
 from wavenet.data import load_clip, open_corpus
 from wavenet.errors import UserError
@@ -36,7 +36,8 @@ def choose_clips(data: str, split: str | None, count: int, audio: AudioConfig) -
     A folder with recordings directly inside is no corpus: all of it counts as held out. Raises UserError for no clip.
     """
     folder = Path(data)
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES) if folder.is_dir() else []
+    found_there = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = [path for path in found_there if path.suffix.lower() in READABLE and not has_original(path)]
     if files and split is None:
         found, problems = [], []
         for path in files[:count]:

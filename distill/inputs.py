@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavenet.audio import AUDIO_SUFFIXES, READABLE, read_audio, seeks
+from wavenet.audio import READABLE, has_original, read_audio
 from wavenet.config import AudioConfig
 from wavenet.corpora import scan
 from wavenet.data import BUNDLED, corpus_folder
@@ -123,7 +123,7 @@ def _scale_notes(mel: Tensor, audio: AudioConfig) -> list[str]:
 def not_used(folder: Path, out: Path) -> str | None:
     """A line for the recordings and tensors of a folder that `expand` leaves out: how many, and of which kinds."""
     others = [path for path in _files(folder, out) if path.suffix.lower() in _OTHERS]
-    beside = [path for path in _readable(folder, out) if _has_original(path)]
+    beside = [path for path in _readable(folder, out) if has_original(path)]
     found = []
     if others:
         kinds = ", ".join(sorted({path.suffix.lower() for path in others}))
@@ -161,16 +161,11 @@ def looks_like_input(name: str) -> bool:
 
 def _inside(folder: Path, out: Path) -> list[Path]:
     """What can be read, but for recordings compressed with loss that lie beside the same without."""
-    return [path for path in _readable(folder, out) if not _has_original(path)]
+    return [path for path in _readable(folder, out) if not has_original(path)]
 
 
 def _readable(folder: Path, out: Path) -> list[Path]:
     return [path for path in _files(folder, out) if path.suffix.lower() in _SUFFIXES]
-
-
-def _has_original(path: Path) -> bool:
-    lossy = path.suffix.lower() in READABLE and not seeks(path)
-    return lossy and any(path.with_suffix(suffix).is_file() for suffix in AUDIO_SUFFIXES)
 
 
 def _files(folder: Path, out: Path) -> list[Path]:

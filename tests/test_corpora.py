@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from wavenet.audio import write_audio
+from wavenet.audio import READABLE, write_audio
 from wavenet.corpora import scan
 from wavenet.errors import UserError
 
@@ -121,6 +121,20 @@ def test_wrong_roots_are_named(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00bad")
     with pytest.raises(UserError, match=r"list\.txt: found bytes that are no UTF-8"):
         scan(tmp_path / "list.txt")
+
+
+@pytest.mark.skipif(not {".mp3", ".ogg"} <= set(READABLE), reason="this libsndfile reads neither MP3 nor Ogg")
+def test_compressed_recordings_are_found_but_beside_their_originals(tmp_path):
+    """Names alone: nothing is decoded here."""
+    for name in ("eve/a.mp3", "eve/a.wav", "eve/b.mp3", "adam/c.ogg", "adam/c.txt", "adam/notes.pdf"):
+        _put(tmp_path / name, "Hello.")
+    assert _table(tmp_path) == [
+        ("adam/c", "adam/c.ogg", "adam", "Hello."),
+        ("eve/a", "eve/a.wav", "eve", ""),
+        ("eve/b", "eve/b.mp3", "eve", ""),
+    ]
+    _put(tmp_path / "test.txt", "eve/b.mp3\n")
+    assert {r.id: r.split for r in scan(tmp_path).recordings}["eve/b"] == "test"
 
 
 def test_a_file_name_that_is_not_utf8_is_left_out_and_named(tmp_path):

@@ -15,7 +15,7 @@ from torch import Tensor
 from wavenet.errors import UserError
 from wavenet.truncation import fault
 
-AUDIO_SUFFIXES = (".wav", ".flac")  # what folders of a corpus are searched for, and what is written
+AUDIO_SUFFIXES = (".wav", ".flac")  # what keeps every sample, and what is written
 _LOSSY = {".mp3": "MP3", ".ogg": "OGG", ".opus": "OGG"}  # read only, and where libsndfile was built with it
 READABLE = (*AUDIO_SUFFIXES, *(name for name, kind in _LOSSY.items() if kind in soundfile.available_formats()))
 PCM16_SCALE = 32768
@@ -95,6 +95,12 @@ def read_segment(path: str | Path, start: int, length: int) -> Tensor:
 def seeks(path: str | Path) -> bool:
     """Whether a file can be read from the middle to the bit: decoders of what is compressed with loss cannot."""
     return Path(path).suffix.lower() not in _LOSSY
+
+
+def has_original(path: str | Path) -> bool:
+    """Whether the same recording lies beside a file that is compressed with loss, without loss: under its stem."""
+    path = Path(path)
+    return not seeks(path) and any(path.with_suffix(suffix).is_file() for suffix in AUDIO_SUFFIXES)
 
 
 def write_audio(path: str | Path, wav: Tensor, sample_rate: int) -> int:

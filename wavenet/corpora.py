@@ -1,8 +1,8 @@
 """Corpus layouts: a folder or a file list -> which recordings there are, by whom, with which text, in which split.
 
 Nothing is decoded here; `path` may name a file that turns out to be missing or broken. Layouts: LJSpeech (metadata.csv
-+ wavs/), VCTK (wav48*/ + txt/), LibriTTS (speaker/chapter/*.wav + .normalized.txt), a file list, any tree of .wav and
-.flac.
++ wavs/), VCTK (wav48*/ + txt/), LibriTTS (speaker/chapter/*.wav + .normalized.txt), a file list, any tree of .wav,
+.flac and what else libsndfile reads; of a recording with and without loss, what is without.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from wavenet.audio import AUDIO_SUFFIXES
+from wavenet.audio import READABLE, has_original
 from wavenet.errors import UserError
 from wavenet.splits import Recording, bare, honour_lists, own_lists, rows
 
@@ -45,7 +45,7 @@ def scan(*roots: str | Path, lists: Mapping[str, Sequence[Path]] | None = None) 
         layout, read = _layout(root)
         recordings, twice = _unique(read(root, notes))
         if not recordings:
-            raise UserError(f"{root}: found no recordings, expected .wav or .flac files ({layout})")
+            raise UserError(f"{root}: found no recordings, expected {', '.join(READABLE)} files ({layout})")
         layouts[layout] = None
         problems += twice
         everything += honour_lists(own_lists(root), recordings, notes) if not lists else recordings
@@ -57,7 +57,7 @@ def scan(*roots: str | Path, lists: Mapping[str, Sequence[Path]] | None = None) 
 
 def _layout(root: Path) -> tuple[str, Callable[[Path, list[str]], list[Recording]]]:
     if root.is_file():
-        if root.suffix.lower() in AUDIO_SUFFIXES:
+        if root.suffix.lower() in READABLE:
             raise UserError(f"{root}: found a single recording, expected a corpus folder or a list of files")
         return "file list", _read_filelist
     if not root.is_dir():
@@ -132,8 +132,9 @@ def _audio_files(root: Path) -> Iterable[Path]:
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if name.lower().endswith(AUDIO_SUFFIXES) and not name.startswith("."):
-                yield Path(folder, name)
+            path = Path(folder, name)
+            if name.lower().endswith(READABLE) and not name.startswith(".") and not has_original(path):
+                yield path
 
 
 def _text(path: Path) -> str:

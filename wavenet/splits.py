@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
-from wavenet.audio import AUDIO_SUFFIXES
+from wavenet.audio import READABLE
 from wavenet.errors import UserError
 
 SPLITS = ("train", "dev", "test")
@@ -74,7 +74,7 @@ def bare(path: str | PurePath) -> str:
     path = PurePath(path)
     parts = [part for part in path.parts if part not in ("..", path.anchor)]
     name = "/".join(parts)
-    return name[: -len(path.suffix)] if path.suffix.lower() in AUDIO_SUFFIXES else name
+    return name[: -len(path.suffix)] if path.suffix.lower() in READABLE else name
 
 
 def own_lists(root: Path) -> dict[str, list[Path]]:
