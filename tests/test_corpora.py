@@ -13,7 +13,7 @@ from wavenet.corpora import scan
 from wavenet.errors import UserError
 
 
-def _put(path: Path, text: str | None = None) -> None:
+def put(path: Path, text: str | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if text is None:
         soundfile.write(path, np.ones(4, np.int16), 8000)
@@ -28,8 +28,8 @@ def _table(root: Path) -> list[tuple[str, str, str, str]]:
 def test_ljspeech(tmp_path):
     root = tmp_path / "LJSpeech-1.1"
     for name in ("b.flac", "a.wav", "unlisted.wav"):
-        _put(root / "wavs" / name)
-    _put(root / "metadata.csv", '\ufeffb|Dr. B said "no|Doctor B said "no\na|Only one text|\r\n\nmissing|x|y\n')
+        put(root / "wavs" / name)
+    put(root / "metadata.csv", '\ufeffb|Dr. B said "no|Doctor B said "no\na|Only one text|\r\n\nmissing|x|y\n')
     assert _table(root) == [
         ("a", "wavs/a.wav", "LJSpeech-1.1", "Only one text"),
         ("b", "wavs/b.flac", "LJSpeech-1.1", 'Doctor B said "no'),
@@ -42,10 +42,10 @@ def test_ljspeech(tmp_path):
 @pytest.mark.parametrize(("folder", "ending"), [("wav48_silence_trimmed", "_mic1.flac"), ("wav48", ".wav")])
 def test_vctk(tmp_path, folder, ending):
     for speaker in ("p226", "p225"):
-        _put(tmp_path / folder / speaker / f"{speaker}_001{ending}")
-        _put(tmp_path / "txt" / speaker / f"{speaker}_001.txt", f"I am {speaker}.\n")
+        put(tmp_path / folder / speaker / f"{speaker}_001{ending}")
+        put(tmp_path / "txt" / speaker / f"{speaker}_001.txt", f"I am {speaker}.\n")
     if "mic1" in ending:
-        _put(tmp_path / folder / "p225" / "p225_001_mic2.flac")
+        put(tmp_path / folder / "p225" / "p225_001_mic2.flac")
     found = scan(tmp_path)
     assert found.layout == "VCTK"
     assert _table(tmp_path) == [
@@ -60,9 +60,9 @@ def test_libritts_with_and_without_its_subset_folder(tmp_path):
     for subset in ("dev-clean/", ""):
         root = tmp_path / f"at-{subset.strip('/')}"
         folder = root / f"{subset}84/121123"
-        _put(folder / "84_121123_000007_000001.wav")
-        _put(folder / "84_121123_000007_000001.normalized.txt", "Maximilian.")
-        _put(folder / "84_121123_000007_000001.original.txt", "MAXIMILIAN.")
+        put(folder / "84_121123_000007_000001.wav")
+        put(folder / "84_121123_000007_000001.normalized.txt", "Maximilian.")
+        put(folder / "84_121123_000007_000001.original.txt", "MAXIMILIAN.")
         path = f"{subset}84/121123/84_121123_000007_000001.wav"
         assert _table(root) == [("84_121123_000007_000001", path, "84", "Maximilian.")]
 
@@ -77,8 +77,8 @@ def test_a_tree_of_files(tmp_path):
         ".hidden/1.wav",
         "ben/notes.md",
     ):
-        _put(tmp_path / name, "text" if name.endswith(".md") else None)
-    _put(tmp_path / "ben/1.txt", "  two\nlines ")
+        put(tmp_path / name, "text" if name.endswith(".md") else None)
+    put(tmp_path / "ben/1.txt", "  two\nlines ")
     assert _table(tmp_path) == [
         ("anna/2", "anna/2.FLAC", "anna", ""),
         ("anna/x/1", "anna/x/1.wav", "anna", ""),
@@ -89,8 +89,8 @@ def test_a_tree_of_files(tmp_path):
 
 
 def test_a_file_list(tmp_path):
-    _put(tmp_path / "deep/a.wav")
-    _put(tmp_path / "lists/voices.txt", f"../deep/a.wav|Hello.|anna\nb.flac|Text\n{tmp_path}/c.wav\n\n")
+    put(tmp_path / "deep/a.wav")
+    put(tmp_path / "lists/voices.txt", f"../deep/a.wav|Hello.|anna\nb.flac|Text\n{tmp_path}/c.wav\n\n")
     found = scan(tmp_path / "lists/voices.txt").recordings
     outside = f"{tmp_path.as_posix()}/c".lstrip("/")
     expected = {
@@ -102,7 +102,7 @@ def test_a_file_list(tmp_path):
 
 
 def test_an_id_found_twice_is_used_once_and_named(tmp_path):
-    _put(tmp_path / "a.wav")
+    put(tmp_path / "a.wav")
     soundfile.write(tmp_path / "a.flac", np.ones(4, np.int16), 8000)
     found = scan(tmp_path)
     assert [r.path.name for r in found.recordings] == ["a.flac"]
@@ -115,7 +115,7 @@ def test_wrong_roots_are_named(tmp_path):
         scan(tmp_path / "nowhere")
     with pytest.raises(UserError, match="found no recordings, expected"):
         scan(tmp_path)
-    _put(tmp_path / "a.wav")
+    put(tmp_path / "a.wav")
     with pytest.raises(UserError, match=r"a\.wav: found a single recording, expected a corpus folder"):
         scan(tmp_path / "a.wav")
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00bad")
@@ -127,13 +127,13 @@ def test_wrong_roots_are_named(tmp_path):
 def test_compressed_recordings_are_found_but_beside_their_originals(tmp_path):
     """Names alone: nothing is decoded here."""
     for name in ("eve/a.mp3", "eve/a.wav", "eve/b.mp3", "adam/c.ogg", "adam/c.txt", "adam/notes.pdf"):
-        _put(tmp_path / name, "Hello.")
+        put(tmp_path / name, "Hello.")
     assert _table(tmp_path) == [
         ("adam/c", "adam/c.ogg", "adam", "Hello."),
         ("eve/a", "eve/a.wav", "eve", ""),
         ("eve/b", "eve/b.mp3", "eve", ""),
     ]
-    _put(tmp_path / "test.txt", "eve/b.mp3\n")
+    put(tmp_path / "test.txt", "eve/b.mp3\n")
     assert {r.id: r.split for r in scan(tmp_path).recordings}["eve/b"] == "test"
 
 

@@ -2,21 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 
+from tests.test_corpora import put
 from wavenet.corpora import scan
 from wavenet.errors import UserError
 from wavenet.splits import assign_splits, split_by_seed
-
-
-def _put(path: Path, text: str | None = None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if text is None:
-        soundfile.write(path, np.ones(4, np.int16), 8000)
-    else:
-        path.write_text(text, encoding="utf-8")
 
 
 def _splits(*roots: Path, **lists: list[Path]) -> dict[str, str | None]:
@@ -25,10 +16,10 @@ def _splits(*roots: Path, **lists: list[Path]) -> dict[str, str | None]:
 
 def test_the_corpus_own_lists_are_honoured(tmp_path):
     for name in ("a", "b", "c", "d", "e"):
-        _put(tmp_path / "one" / f"{name}.wav")
-    _put(tmp_path / "train.txt", "one/a.wav|some text\none/b\n")
-    _put(tmp_path / "dev.txt", "c\n./one/zzz.wav\n")
-    _put(tmp_path / "test.txt", "one/d.wav\r\n")
+        put(tmp_path / "one" / f"{name}.wav")
+    put(tmp_path / "train.txt", "one/a.wav|some text\none/b\n")
+    put(tmp_path / "dev.txt", "c\n./one/zzz.wav\n")
+    put(tmp_path / "test.txt", "one/d.wav\r\n")
     found = scan(tmp_path)
     assert {r.path.stem: r.split for r in found.recordings} == {"a": "train", "b": "train", "c": "dev", "d": "test"}
     assert "dev.txt: 1 lines name no recording of this corpus" in found.notes
@@ -40,12 +31,12 @@ def test_the_corpus_own_lists_are_honoured(tmp_path):
 
 def test_contradicting_and_foreign_lists_are_refused(tmp_path):
     for name in ("a", "b"):
-        _put(tmp_path / f"{name}.wav")
-    _put(tmp_path / "train.txt", "a\nb\n")
-    _put(tmp_path / "dev.txt", "b\n")
+        put(tmp_path / f"{name}.wav")
+    put(tmp_path / "train.txt", "a\nb\n")
+    put(tmp_path / "dev.txt", "b\n")
     with pytest.raises(UserError, match=r"dev\.txt: found b, expected it in one list only \(also in train\.txt\)"):
         scan(tmp_path)
-    _put(tmp_path / "dev.txt", "q\n")
+    put(tmp_path / "dev.txt", "q\n")
     with pytest.raises(UserError, match=r"dev\.txt: found no line that names a recording"):
         scan(tmp_path)
 
@@ -78,12 +69,12 @@ def test_sizes_of_splits():
 def two(tmp_path):
     """Two corpora, the first with lists of its own, and lists for both beside them."""
     for name in ("voice/wavs/a", "voice/wavs/b", "voice/wavs/c", "takes/wavs/a_2", "takes/wavs/b_2"):
-        _put(tmp_path / f"{name}.wav")
-    _put(tmp_path / "voice" / "metadata.csv", "a|A|A\nb|B|B\nc|C|C\n")
-    _put(tmp_path / "takes" / "metadata.csv", "a_2|A|A\nb_2|B|B\n")
-    _put(tmp_path / "voice" / "test.txt", "c\n")
-    _put(tmp_path / "dev.txt", "voice/wavs/b.flac\nelsewhere/wavs/q.flac\n")
-    _put(tmp_path / "test.txt", "a\n")
+        put(tmp_path / f"{name}.wav")
+    put(tmp_path / "voice" / "metadata.csv", "a|A|A\nb|B|B\nc|C|C\n")
+    put(tmp_path / "takes" / "metadata.csv", "a_2|A|A\nb_2|B|B\n")
+    put(tmp_path / "voice" / "test.txt", "c\n")
+    put(tmp_path / "dev.txt", "voice/wavs/b.flac\nelsewhere/wavs/q.flac\n")
+    put(tmp_path / "test.txt", "a\n")
     return tmp_path
 
 
@@ -102,7 +93,7 @@ def test_lists_that_are_told_take_the_place_of_the_corpus_own(two):
         "b": "dev",
     }
     assert "dev.txt: 1 lines name no recording of this corpus" in found.notes
-    _put(two / "more.txt", "c\n")
+    put(two / "more.txt", "c\n")
     assert _splits(*roots, test=[two / "test.txt", two / "more.txt"])["c"] == "test"
     listed = _splits(*roots, train=[two / "more.txt"], test=[two / "test.txt"])
     assert listed == {"a": "test", "c": "train"}, "a list for training leaves out what no list names"
@@ -111,15 +102,15 @@ def test_lists_that_are_told_take_the_place_of_the_corpus_own(two):
 def test_lists_that_cannot_be_are_refused(two):
     with pytest.raises(UserError, match=r"none\.txt: found no such file, expected a list of recordings"):
         _splits(two / "voice", test=[two / "none.txt"])
-    _put(two / "again.txt", "b\n")
+    put(two / "again.txt", "b\n")
     both = r"again\.txt: found b, expected it in one list only \(also in dev\.txt\)"
     with pytest.raises(UserError, match=both):
         _splits(two / "voice", dev=[two / "dev.txt"], test=[two / "again.txt"])
 
 
 def test_a_recording_in_two_corpora_is_named_once(two):
-    _put(two / "copy" / "wavs" / "a.wav")
-    _put(two / "copy" / "metadata.csv", "a|A|A\n")
+    put(two / "copy" / "wavs" / "a.wav")
+    put(two / "copy" / "metadata.csv", "a|A|A\n")
     found = scan(two / "takes", two / "copy", two / "voice")
     assert [r.id for r in found.recordings] == ["a", "a_2", "b", "b_2", "c"]
     assert len(found.problems) == 1
