@@ -113,8 +113,8 @@ def _figures(card: Card) -> str:
     count = card.metrics.get(OWN, card.metrics.get(PROJECTED, {})).get("clips")
     title = "held out" if count is None else f"held out, means over {count} test clips"
     columns = ["own samples", f"projected, {card.metrics[PROJECTED]['steps']} steps"] if projected else [""]
-    heading = "".join(f" {column} |" if column else " |" for column in columns)
-    lines = [f"| {title} |{heading}", "|---|" + "---:|" * len(columns)]
+    above = "".join(f" {column} |" if column else " |" for column in columns)
+    lines = [f"| {title} |{above}", "|---|" + "---:|" * len(columns)]
     for heading, *values in rows:
         cells = ["-" if value is None else _number(value) for value in values[: len(columns)]]
         lines.append("| " + " | ".join([heading, *cells]) + " |")

@@ -20,7 +20,7 @@ C = TypeVar("C")
 M = TypeVar("M", bound=nn.Module)
 
 _FLOATS = (torch.float32, torch.float64)
-_SPARE = 2**20  # parameters that a network under construction may have beyond those of its file, for ever
+_SPARE = 2**20  # parameters that a network may have while it is built, beyond twice those of its file
 
 
 def restore(model_class: type[M], config_class: type[Any], stored: Checkpoint, path: str | os.PathLike[str]) -> M:
