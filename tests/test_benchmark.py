@@ -167,13 +167,26 @@ def test_lengths_and_batches_are_further_rows():
         for batch, seconds in ((1, 0.02), (1, 0.05), (3, 0.02))
     ]
     first = found["rows"][0]
-    assert first["share_of_floor"] == pytest.approx(first["samples_per_cpu_second"] / found["nets"][0]["floor"])
-    assert first["share_of_bound"] == pytest.approx(first["samples_per_cpu_second"] / found["nets"][0]["bound"])
-    assert first["share_of_bound"] > first["share_of_floor"]
+    assert first["share_of_bound"] > first["share_of_floor"] > 0
+    assert found["nets"][0]["bound"] < found["nets"][0]["floor"]
     assert len(found["ratios"]) == 1  # the sweeps' rows are not compared
     table = growth(found["rows"])
     assert table[3] == "| net | method | 1 x 0.02 s | 1 x 0.05 s | 3 x 0.02 s |"
     assert len(table) == 7
+
+
+def test_a_share_is_the_median_of_rounds_each_over_the_floor_around_it():
+    """100 samples in 1, 2 and 1 CPU seconds beside floors of 200, 100 (a slow moment) and 50 to 150 samples/s."""
+    floors = [(200.0, 200.0), (100.0, 100.0), (50.0, 150.0)]
+    beside = [({"floor": before}, {"floor": after}) for before, after in floors]
+    timing = Timing([9.0] * 3, [1.0, 2.0, 1.0], None, beside)
+    assert measurement._share_of("floor", 100, timing) == pytest.approx(0.5)  # of 0.5, 0.5 and 100 / 75
+    assert measurement._share_of("floor", 100, Timing([9.0], [1.0], None)) is None
+    net = {"floor": 1.0, "bound": 1.0}
+    measurement._set_limits(net, [])
+    assert net == {"floor": 1.0, "bound": 1.0}
+    measurement._set_limits(net, [[({"floor": f, "bound": f / 2},) * 2 for f in (4.0, 2.0, 8.0)]])
+    assert net == {"floor": 4.0, "bound": 2.0}
 
 
 def test_beside_a_gpu_the_fastest_sampler_of_a_cpu_is_timed_and_says_where_it_ran(result):

@@ -1,5 +1,6 @@
 """Timing: the order of the rounds, what the clocks count, and what the memory figure sees and forgets."""
 
+import functools
 import time
 
 import numpy as np
@@ -13,6 +14,15 @@ def test_rounds_are_interleaved_after_one_warm_up_of_each():
     order = []
     measure({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
     assert order == ["a", "b"] * 4
+
+
+def test_what_is_measured_around_a_run_stands_right_beside_it():
+    order = []
+    runs = {name: functools.partial(order.append, name) for name in "ab"}
+    timings = measure(runs, 2, around={"b": lambda: order.append("-") or len(order)})
+    assert "".join(order) == "ab" + "a-b-" * 2
+    assert timings["b"].beside == [(4, 6), (8, 10)]
+    assert timings["a"].beside == []
 
 
 def test_sleep_is_wall_time_and_work_is_processor_time():

@@ -58,7 +58,9 @@ def sequential_limits(model: Any, seconds: float = _SECONDS) -> dict[str, float 
     """Of a teacher on one CPU thread: streamed_weights (read for every sample), floor and bound [samples/s].
 
     floor: streamed weights alone, at the rate measured on matrices of just these sizes. bound: with the multiply-adds
-    of the delayed taps, at theirs. None for a model that makes its samples in one pass, and on a GPU.
+    of the delayed taps, at theirs. Rates kept up for `seconds` each: a machine's caches, shared with others, are for
+    seconds at a time a fifth slower than at best, so a share asks for a floor of the same moment. None for a model that
+    makes its samples in one pass, and on a GPU.
     """
     stack = getattr(model, "stack", None)
     if not isinstance(stack, Stack) or next(model.parameters()).device.type != "cpu":
@@ -66,8 +68,8 @@ def sequential_limits(model: Any, seconds: float = _SECONDS) -> dict[str, float 
     shapes = _streamed(stack)
     weights = sum(inputs * outputs for inputs, outputs in shapes)
     delayed = len(stack.blocks) * (stack.config.kernel_size - 1) * stack.config.residual_channels
-    streaming = weights / stream_rate(shapes, seconds)
-    blocks = delayed * stack.config.gate_channels / multiply_add_rate(seconds)
+    streaming = weights / stream_rate(shapes, seconds, sustained=True)
+    blocks = delayed * stack.config.gate_channels / multiply_add_rate(seconds, sustained=True)
     return {"streamed_weights": weights, "floor": 1 / streaming, "bound": 1 / (streaming + blocks)}
 
 

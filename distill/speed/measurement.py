@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +21,7 @@ from distill.speed.timing import Timing, allocated, conditions, measure, peak_me
 from wavenet.config import require
 from wavenet.teacher import ON_CPU, SAMPLERS
 
+_AROUND = 0.1  # seconds for each rate that is measured before and after a sampler's run
 METHODS = ("naive", "cached", "fused", PARALLEL, "tiled")
 GPU_METHODS = ("naive", "cached", "fused", "graph", "persistent", PARALLEL, "cudagraph", "triton", "triton16")
 
@@ -50,7 +53,8 @@ def benchmark(
     median of `repeats` interleaved rounds, min and max the slowest and fastest round, x_real_time = batch x seconds of
     audio / wall seconds, peak_memory_mb as in timing.peak_memory_mb. share_of_fma is the net's multiply-adds a second
     over the machine's (on a GPU over its matrix products in what the method multiplies in, gpu_ceilings.py),
-    share_of_floor and share_of_bound a sampler's speed per CPU second over these (ceilings.py). A ratio is
+    share_of_floor and share_of_bound a sampler's speed per CPU second over these (ceilings.py), the median of rounds,
+    each over what was measured right before and after its run; a net's floor and bound are those too. A ratio is
     samples_per_second of "NET METHOD" over that of another, and its net is the first's.
 
     lengths [s], batches: further rows, one of the two at a time, where a method makes them in about `budget` seconds a
@@ -96,10 +100,17 @@ def benchmark(
         require(bool(field), "methods", list(methods), "a method that one of the models has")
         runs = {str(place): c.run for place, c in enumerate(field)}
         on = {place: _place(field[int(place)].method, device) for place in runs}
-        timings = measure(
-            runs, repeats, device, lambda place, run: peak_memory_mb(run, on[place], field[int(place)].held)
-        )
         by_name = {net["name"]: net for net in nets}
+        around = {
+            str(place): functools.partial(sequential_limits, models[c.net], _AROUND)
+            for place, c in enumerate(field)
+            if c.method in SAMPLERS and c.batch == 1 and by_name[c.net]["floor"] is not None
+        }
+        timings = measure(
+            runs, repeats, device, lambda place, run: peak_memory_mb(run, on[place], field[int(place)].held), around
+        )
+        for net in nets:
+            _set_limits(net, [timings[place].beside for place in around if field[int(place)].net == net["name"]])
         rows = [_row(c, timings[str(place)], device, threads, by_name[c.net], limits) for place, c in enumerate(field)]
     return {"machine": machine, "nets": nets, "ceilings": limits, "rows": rows, "ratios": ratios(rows)}
 
@@ -139,7 +150,6 @@ def _row(
     limit = limits.get("fma_gflops")  # of the CPU's, where that is what was measured
     if contestant.method not in ON_CPU:
         limit = limit or arithmetic_limit(contestant.method, limits)
-    sampler = contestant.method in SAMPLERS and net["floor"] is not None and contestant.batch == 1
     return {
         "net": contestant.net,
         "method": contestant.method,
@@ -155,9 +165,27 @@ def _row(
         "max": samples / min(timing.wall),
         "repeats": len(timing.wall),
         "share_of_fma": arithmetic / limit if limit else None,
-        "share_of_floor": samples / timing.median_cpu / net["floor"] if sampler else None,
-        "share_of_bound": samples / timing.median_cpu / net["bound"] if sampler else None,
+        "share_of_floor": _share_of("floor", samples, timing),
+        "share_of_bound": _share_of("bound", samples, timing),
     }
+
+
+def _share_of(name: str, samples: int, timing: Timing) -> float | None:
+    """Samples per CPU second over the limit of that name: the median of rounds, each with its own; None without."""
+    found = [samples / cpu / _between(name, pair) for cpu, pair in zip(timing.cpu, timing.beside, strict=False)]
+    return statistics.median(found) if found else None
+
+
+def _between(name: str, pair: tuple[Mapping[str, float], Mapping[str, float]]) -> float:
+    """The limit of a run from those before and after it [samples/s]: the mean of their times."""
+    return 2 / sum(1 / limits[name] for limits in pair)
+
+
+def _set_limits(net: dict[str, Any], measured: Sequence[Sequence[tuple[Any, Any]]]) -> None:
+    """Put the medians of what was measured around the runs of a net into it."""
+    pairs = [pair for of_method in measured for pair in of_method]
+    for name in ("floor", "bound") if pairs else ():
+        net[name] = statistics.median(_between(name, pair) for pair in pairs)
 
 
 def _net(name: str, model: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,12 +22,14 @@ _SHORTEST = 1e-9  # seconds: the clocks' own step, so that no rate is infinite
 class Timing:
     """One contestant's rounds: wall and cpu [s], one entry a round; peak_memory_mb [MB = 1e6 bytes] or None.
 
-    cpu counts every thread of the process, so cpu > wall means that several ran at once.
+    cpu counts every thread of the process, so cpu > wall means that several ran at once. beside: what was measured
+    around each run, before it and after it, where that was asked for.
     """
 
     wall: list[float]
     cpu: list[float]
     peak_memory_mb: float | None
+    beside: list[tuple[Any, Any]] = dataclasses.field(default_factory=list)
 
     @property
     def median_wall(self) -> float:
@@ -44,10 +47,12 @@ def measure(
     repeats: int,
     device: torch.device | str = "cpu",
     peak: Callable[[str, Callable[[], object]], float | None] | None = None,
+    around: Mapping[str, Callable[[], object]] | None = None,
 ) -> dict[str, Timing]:
     """Run every contestant once untimed, which is when memory is measured, then `repeats` timed rounds.
 
     peak: runs the contestant of a name once, for its peak memory [MB]; by default peak_memory_mb on `device`.
+    around: of some names, what is measured right before each timed run and right after.
 
     A round runs each contestant once, one after the other, so that a machine that slows down in the middle slows all of
     them and not the last one. Clocks are read with the device idle on both sides.
@@ -57,12 +62,17 @@ def measure(
     peaks = {name: peak(name, run) for name, run in contestants.items()}
     walls: dict[str, list[float]] = {name: [] for name in contestants}
     cpus: dict[str, list[float]] = {name: [] for name in contestants}
+    beside: dict[str, list[tuple[Any, Any]]] = {name: [] for name in contestants}
+    around = around or {}
     for _ in range(repeats):
         for name, run in contestants.items():
+            before = around[name]() if name in around else None
             wall, cpu = _timed(run, device)
             walls[name].append(wall)
             cpus[name].append(cpu)
-    return {name: Timing(walls[name], cpus[name], peaks[name]) for name in contestants}
+            if name in around:
+                beside[name].append((before, around[name]()))
+    return {name: Timing(walls[name], cpus[name], peaks[name], beside[name]) for name in contestants}
 
 
 def peak_memory_mb(run: Callable[[], object], device: torch.device | str = "cpu", held: int = 0) -> float | None:

@@ -17,7 +17,7 @@ import numpy as np
 from wavenet.fused.activations import gated, leaky
 from wavenet.fused.compilation import helper, kept, sources
 from wavenet.fused.draws import CLASSES, GAUSSIAN, INVERSE, MIXTURE, bounded, classes, gaussian, mixture
-from wavenet.fused.products import address, matmul, matmul_plain, size_of
+from wavenet.fused.products import address, matmul, put, size_of, take
 
 Array = Any  # numba has its own idea of arrays
 
@@ -98,17 +98,31 @@ def _padded(columns):
 
 
 @helper
-def _condition(zero, t, rows, signals, width, frames, frame_count, kernel, hop, ahead):
-    """Add the conditioning of samples t, t + 1, ... to the rows of `ahead`: three frames, weighted by their kernel."""
-    row, size = 0, size_of(zero)
-    while row < rows:
-        frame, phase = (t + row) // hop, (t + row) % hop
-        count = min(rows - row, hop - phase)
-        for n in range(signals):
-            three = frames + (n * frame_count + frame) * width * size
-            y = ahead + (row * signals + n) * width * size
-            matmul_plain(zero, count, three, width, 3, width, kernel + phase * 3 * size, 3, y, signals * width)
-        row += count
+def _condition(zero, t, rows, signals, columns, width, bias, driven, ahead):
+    """Begin `ahead` for samples t, t + 1, ...: the bias, and three frames weighted by their kernel, layer by layer.
+
+    driven: the address of the frames, their number, the address of the kernel, and its rows.
+    """
+    size = size_of(zero)
+    frames, frame_count, kernel, hop = driven
+    for first in range(0, width, columns):
+        here = first * size
+        for row in range(rows):
+            share = kernel + (t + row) % hop * 3 * size
+            for n in range(signals):
+                three = frames + (n * frame_count + (t + row) // hop) * width * size
+                y = ahead + (row * signals + n) * width * size
+                _blend(zero, columns, share, bias + here, three + here, width, y + here)
+
+
+@helper
+def _blend(zero, columns, share, bias, three, width, y):
+    """y = bias + the three rows of `three`, weighted by `share`."""
+    before, here, after = take(zero, share, 0), take(zero, share, 1), take(zero, share, 2)
+    for j in range(columns):
+        value = take(zero, bias, j) + before * take(zero, three, j)
+        value += here * take(zero, three, width + j) + after * take(zero, three, 2 * width + j)
+        put(zero, y, j, value)
 
 
 @helper
@@ -120,6 +134,32 @@ def _past(zero, rows, signals, w, residual, columns, ring, place, length, ahead,
     if whole < rows:
         rest = ahead + whole * signals * width * size
         matmul(zero, (rows - whole) * signals, w, residual, columns, ring, residual, rest, width)
+
+
+@helper
+def _copy(zero, count, x, y):
+    for j in range(count):
+        put(zero, y, j, take(zero, x, j))
+
+
+@helper
+def _gate(zero, half, y, content):
+    """Both halves of y -> content."""
+    other = y + half * size_of(zero)
+    for j in range(half):
+        put(zero, content, j, gated(take(zero, y, j), take(zero, other, j)))
+
+
+@helper
+def _scale(zero, count, factor, bias, y):
+    for j in range(count):
+        put(zero, y, j, take(zero, y, j) * factor + take(zero, bias, j))
+
+
+@helper
+def _rectify(zero, count, slope, y):
+    for j in range(count):
+        put(zero, y, j, leaky(take(zero, y, j), slope))
 
 
 @helper
@@ -138,6 +178,11 @@ def _next(t, n, law, drive, shift, outputs, scratch, log_scales):
     return np.float64(drive.given[n, t])  # FORCED
 
 
+@helper
+def _alive(*arrays):
+    """numba frees an array after its last mention, and an address is none."""
+
+
 def _compile() -> Any:
     version = sources()
 
@@ -148,11 +193,12 @@ def _compile() -> Any:
         zero, residual, skip, half, taps = dtype.type(0), sizes.residual, sizes.skip, sizes.gates // 2, sizes.taps
         size, columns, to_skip = size_of(zero), _padded(sizes.gates), _padded(residual)
         mixed, window, width = to_skip + _padded(skip), taps * sizes.inputs, layers * columns
+        to_hidden, to_outputs = _padded(skip), _padded(sizes.outputs)
         ahead = np.empty((block, signals, width), dtype)
         stream = np.zeros((signals, mixed), dtype)  # the residual stream, and beside it the sum of skips
         content = np.zeros((signals, half), dtype)
-        hidden = np.zeros((signals, _padded(skip)), dtype)
-        outputs = np.zeros((signals, _padded(sizes.outputs)), dtype)
+        hidden = np.zeros((signals, to_hidden), dtype)
+        outputs = np.zeros((signals, to_outputs), dtype)
         scratch = np.empty(sizes.outputs, dtype)
         length = np.empty(layers, np.int64)
         place = np.empty(layers, np.int64)  # of the present sample in each ring
@@ -160,85 +206,84 @@ def _compile() -> Any:
             length[layer] = (state.ring_at[layer + 1] - state.ring_at[layer]) // signals
             place[layer] = start % length[layer]
         root_half, slope = dtype.type(_ROOT_HALF), dtype.type(SLOPE)
-        hop, frame_count = drive.kernel.shape[0], drive.frames.shape[1]
+        # From here to the draw everything goes by addresses: a slice of an array counts its references, and one that is
+        # assigned is copied twice, which for every layer and sample took a tenth of the time.
         at_ahead, at_stream, at_content = address(ahead), address(stream), address(content)
         at_hidden, at_outputs, at_inputs = address(hidden), address(outputs), address(state.inputs)
-        at_frames, at_kernel, at_rings = address(drive.frames), address(drive.kernel), address(state.rings)
+        driven = address(drive.frames), drive.frames.shape[1], address(drive.kernel), drive.kernel.shape[0]
+        at_rings = address(state.rings)
+        at_input, at_present, at_past = address(weights.input), address(weights.present), address(weights.past)
+        at_head, at_output, at_skip = address(weights.hidden), address(weights.output), at_stream + to_skip * size
+        input_bias, gate_bias = address(weights.input_bias), address(weights.gate_bias)
+        mix_bias, skip_bias = address(weights.mix_bias), address(weights.skip_bias)
+        hidden_bias, output_bias = address(weights.hidden_bias), address(weights.output_bias)
+        dilations, ring_at, beside = weights.dilations, state.ring_at, drive.signals
+        inputs, last = state.inputs, state.last
         for t in range(start, stop):
             i = (t - start) % block
             if i == 0:
                 rows = min(block, stop - t)
-                for row in range(rows):
-                    for n in range(signals):
-                        ahead[row, n] = weights.gate_bias
-                if hop > 0:
-                    _condition(zero, t, rows, signals, width, at_frames, frame_count, at_kernel, hop, at_ahead)
+                if driven[3] > 0:
+                    _condition(zero, t, rows, signals, columns, width, gate_bias, driven, at_ahead)
+                else:
+                    for row in range(rows * signals):
+                        _copy(zero, width, gate_bias, at_ahead + row * width * size)
             for n in range(signals):
                 for j in range(window - sizes.inputs):
-                    state.inputs[n, j] = state.inputs[n, j + sizes.inputs]
-                emphasised = law.gain * (state.last[n, 0] - law.coefficient * state.last[n, 1])
-                state.inputs[n, window - sizes.inputs] = emphasised
+                    inputs[n, j] = inputs[n, j + sizes.inputs]
+                inputs[n, window - sizes.inputs] = law.gain * (last[n, 0] - law.coefficient * last[n, 1])
                 for j in range(1, sizes.inputs):
-                    state.inputs[n, window - sizes.inputs + j] = drive.signals[n, t, j - 1]
-                stream[n, :residual] = weights.input_bias
-                stream[n, to_skip : to_skip + skip] = weights.skip_bias
-            matmul(zero, signals, address(weights.input), window, to_skip, at_inputs, window, at_stream, mixed)
-            w = address(weights.present)
+                    inputs[n, window - sizes.inputs + j] = beside[n, t, j - 1]
+                row = n * mixed * size
+                _copy(zero, residual, input_bias, at_stream + row)
+                _copy(zero, skip, skip_bias, at_skip + row)
+            matmul(zero, signals, at_input, window, to_skip, at_inputs, window, at_stream, mixed)
+            w = at_present
             for layer in range(layers):
                 gates = at_ahead + (i * signals * layers + layer) * columns * size
                 if taps > 1:
-                    here, first = place[layer], state.ring_at[layer]
+                    here, ring = place[layer], at_rings + ring_at[layer] * residual * size
                     for tap in range(taps - 1):
-                        delay = (taps - 1 - tap) * weights.dilations[layer]
+                        delay = (taps - 1 - tap) * dilations[layer]
                         group = min(delay, block)
                         if i % group == 0:  # whose inputs have just become known
                             rows = min(min(group, block - i), stop - t)
-                            old = address(weights.past) + (layer * (taps - 1) + tap) * residual * columns * size
-                            ring = at_rings + first * residual * size
+                            old = at_past + (layer * (taps - 1) + tap) * residual * columns * size
                             back = here - delay + (length[layer] if here < delay else 0)
                             _past(zero, rows, signals, old, residual, columns, ring, back, length[layer], gates, width)
                     for n in range(signals):
-                        state.rings[first + here * signals + n] = stream[n, :residual]
+                        row = ring + (here * signals + n) * residual * size
+                        _copy(zero, residual, at_stream + n * mixed * size, row)
                     place[layer] = here + 1 if here + 1 < length[layer] else 0
                 matmul(zero, signals, w, residual, columns, at_stream, mixed, gates, width)
                 w += residual * columns * size
                 for n in range(signals):
-                    # Rows by themselves: only then is it plain that no index is negative, and the loops vectorise.
-                    at = layer * columns
-                    left, right, product = (
-                        ahead[i, n, at : at + half],
-                        ahead[i, n, at + half : at + columns],
-                        content[n],
-                    )
-                    for j in range(half):
-                        product[j] = gated(left[j], right[j])
-                    held, bias = stream[n], weights.mix_bias[layer]
-                    for j in range(residual):
-                        held[j] = held[j] * root_half + bias[j]
+                    _gate(zero, half, gates + n * width * size, at_content + n * half * size)
+                    bias = mix_bias + layer * residual * size
+                    _scale(zero, residual, root_half, bias, at_stream + n * mixed * size)
                 if layer + 1 < layers:
                     matmul(zero, signals, w, half, mixed, at_content, half, at_stream, mixed)
                     w += half * mixed * size
                 else:  # nothing reads the last residual
-                    matmul(zero, signals, w, half, mixed - to_skip, at_content, half, at_stream + to_skip * size, mixed)
+                    matmul(zero, signals, w, half, mixed - to_skip, at_content, half, at_skip, mixed)
             for n in range(signals):
-                for j in range(skip):
-                    stream[n, to_skip + j] = leaky(stream[n, to_skip + j], slope)
-                hidden[n, :skip] = weights.hidden_bias
-                outputs[n, : sizes.outputs] = weights.output_bias
-            w, at_skip = address(weights.hidden), at_stream + to_skip * size
-            matmul(zero, signals, w, skip, hidden.shape[1], at_skip, mixed, at_hidden, hidden.shape[1])
+                row = n * mixed * size
+                _rectify(zero, skip, slope, at_skip + row)
+                _copy(zero, skip, hidden_bias, at_hidden + n * to_hidden * size)
+                _copy(zero, sizes.outputs, output_bias, at_outputs + n * to_outputs * size)
+            matmul(zero, signals, at_head, skip, to_hidden, at_skip, mixed, at_hidden, to_hidden)
             for n in range(signals):
-                for j in range(skip):
-                    hidden[n, j] = leaky(hidden[n, j], slope)
-            w, row = address(weights.output), outputs.shape[1]
-            matmul(zero, signals, w, skip, row, at_hidden, hidden.shape[1], at_outputs, row)
+                row = n * to_hidden * size
+                _rectify(zero, skip, slope, at_hidden + row)
+            matmul(zero, signals, at_output, skip, to_outputs, at_hidden, to_hidden, at_outputs, to_outputs)
             for n in range(signals):
                 if record.shape[1] > 0:
                     record[n, t] = outputs[n, : sizes.outputs]
-                shift = law.coefficient * state.last[n, 0]
+                shift = law.coefficient * last[n, 0]
                 out[n, t] = _next(t, n, law, drive, shift, outputs, scratch, state.log_scales)
-                state.last[n, 1] = state.last[n, 0]
-                state.last[n, 0] = out[n, t]
+                last[n, 1] = last[n, 0]
+                last[n, 0] = out[n, t]
+        _alive(ahead, stream, content, hidden)
 
     return kept(run)
 

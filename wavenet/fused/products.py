@@ -66,8 +66,31 @@ def _size_of(typing: Any, zero: Any) -> Any:
     return types.intp(zero), codegen
 
 
+def _take(typing: Any, zero: Any, at: Any, index: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_place(context, builder, signature, arguments))
+
+    return zero(zero, at, index), codegen
+
+
+def _put(typing: Any, zero: Any, at: Any, index: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[3], _place(context, builder, signature, arguments))
+        return context.get_dummy_value()
+
+    return types.void(zero, at, index, zero), codegen
+
+
+def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """A pointer to value arguments[2] after the address arguments[1]."""
+    base = builder.inttoptr(arguments[1], context.get_value_type(signature.args[0]).as_pointer())
+    return builder.gep(base, [arguments[2]])
+
+
 address: Any = intrinsic(_address)  # of an array's data; whoever takes it keeps the array alive
 size_of: Any = intrinsic(_size_of)  # bytes of a value
+take: Any = intrinsic(_take)  # (zero, address, index): the value there
+put: Any = intrinsic(_put)  # (zero, address, index, value)
 
 
 class _Panel:
@@ -138,47 +161,54 @@ def _multiplier(rows: int, width: int) -> Any:
     keyed by.
     """
 
-    def multiply(typing: Any, zero: Any, w: Any, w_row: Any, x: Any, x_row: Any, y: Any, y_row: Any, n: Any) -> Any:
+    def multiply(typing: Any, zero: Any, w: Any, x: Any, x_row: Any, y: Any, y_row: Any, n: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             element = context.get_value_type(signature.args[0])
             lanes, registers = _lanes(context, element)
             lanes = min(lanes, width)
-            vectors = max(1, min(registers // rows, width // lanes))
-            weights, inputs, outputs = (builder.inttoptr(arguments[at], element.as_pointer()) for at in (1, 3, 5))
-            w_row, x_row, y_row, n = (arguments[at] for at in (2, 4, 6, 7))
-            panel = _Panel(builder, element, lanes, rows, vectors, max(1, registers // 2 // (rows * vectors)))
-            for column in range(0, width, vectors * lanes):
-                shift = [ir.IntType(64)(column)]
-                panel.emit(builder.gep(weights, shift), w_row, inputs, x_row, builder.gep(outputs, shift), y_row, n)
+            together = min(rows, registers // 2)  # two vectors of each row: a row's input and a weight feed two sums
+            vectors = max(1, min(registers // together, width // lanes))
+            weights, inputs, outputs = (builder.inttoptr(arguments[at], element.as_pointer()) for at in (1, 2, 4))
+            x_row, y_row, n = (arguments[at] for at in (3, 5, 6))
+            splits = max(1, registers // 2 // (together * vectors))
+            panel, w_row = _Panel(builder, element, lanes, together, vectors, splits), ir.IntType(64)(width)
+            for row in range(0, rows, together):
+                first = ir.IntType(64)(row)
+                x, y = (
+                    builder.gep(base, [builder.mul(step, first)]) for base, step in ((inputs, x_row), (outputs, y_row))
+                )
+                for column in range(0, width, vectors * lanes):
+                    shift = [ir.IntType(64)(column)]
+                    panel.emit(builder.gep(weights, shift), w_row, x, x_row, builder.gep(y, shift), y_row, n)
             return context.get_dummy_value()
 
-        return types.void(zero, *[types.intp] * 7), codegen
+        return types.void(zero, *[types.intp] * 6), codegen
 
     return intrinsic(multiply)
 
 
 def _by_rows(width: int) -> Any:
-    """y[:rows, :width] += x[:rows] w[:, :width]: as many rows at a time as there are registers for."""
+    """y[:rows, :width] += x[:rows] w: as many rows at a time as there are registers for."""
     eight, four, two, one = (_multiplier(rows, width) for rows in (8, 4, 2, 1))
 
     @helper
-    def multiply(zero, rows, w, w_row, x, x_row, y, y_row, n):
+    def multiply(zero, rows, w, x, x_row, y, y_row, n):
         size = size_of(zero)
         if rows == 1:
-            one(zero, w, w_row, x, x_row, y, y_row, n)
+            one(zero, w, x, x_row, y, y_row, n)
             return
         row, x_row_size, y_row_size = 0, x_row * size, y_row * size
         while row + 8 <= rows:
-            eight(zero, w, w_row, x + row * x_row_size, x_row, y + row * y_row_size, y_row, n)
+            eight(zero, w, x + row * x_row_size, x_row, y + row * y_row_size, y_row, n)
             row += 8
         if row + 4 <= rows:
-            four(zero, w, w_row, x + row * x_row_size, x_row, y + row * y_row_size, y_row, n)
+            four(zero, w, x + row * x_row_size, x_row, y + row * y_row_size, y_row, n)
             row += 4
         if row + 2 <= rows:
-            two(zero, w, w_row, x + row * x_row_size, x_row, y + row * y_row_size, y_row, n)
+            two(zero, w, x + row * x_row_size, x_row, y + row * y_row_size, y_row, n)
             row += 2
         if row < rows:
-            one(zero, w, w_row, x + row * x_row_size, x_row, y + row * y_row_size, y_row, n)
+            one(zero, w, x + row * x_row_size, x_row, y + row * y_row_size, y_row, n)
 
     return multiply
 
@@ -191,18 +221,7 @@ def matmul(zero, rows, w, n, columns, x, x_row, y, y_row):
     """y[:rows, :columns] += x[:rows, :n] w, with w in panels, and columns a multiple of PAD."""
     at, size = 0, size_of(zero)
     while at + 32 <= columns:
-        _32(zero, rows, w + at * n * size, 32, x, x_row, y + at * size, y_row, n)
+        _32(zero, rows, w + at * n * size, x, x_row, y + at * size, y_row, n)
         at += 32
     if at < columns:
-        _16(zero, rows, w + at * n * size, 16, x, x_row, y + at * size, y_row, n)
-
-
-@helper
-def matmul_plain(zero, rows, w, w_row, n, columns, x, x_row, y, y_row):
-    """The same with w as it is, rows of w_row values: for a matrix that is used too seldom to be packed."""
-    at, size = 0, size_of(zero)
-    while at + 32 <= columns:
-        _32(zero, rows, w + at * size, w_row, x, x_row, y + at * size, y_row, n)
-        at += 32
-    if at < columns:
-        _16(zero, rows, w + at * size, w_row, x, x_row, y + at * size, y_row, n)
+        _16(zero, rows, w + at * n * size, x, x_row, y + at * size, y_row, n)
