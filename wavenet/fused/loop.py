@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wavenet.fused.activations import gated, leaky
 from wavenet.fused.compilation import helper, kept, sources
 from wavenet.fused.draws import CLASSES, GAUSSIAN, INVERSE, MIXTURE, bounded, classes, gaussian, mixture
-from wavenet.fused.products import address, matmul, put, size_of, take
+from wavenet.fused.products import address, matmul, size_of
+from wavenet.fused.rows import alive, blend, copy, gate, rectify, scale
 
 Array = Any  # numba has its own idea of arrays
 
@@ -112,17 +112,7 @@ def _condition(zero, t, rows, signals, columns, width, bias, driven, ahead):
             for n in range(signals):
                 three = frames + (n * frame_count + (t + row) // hop) * width * size
                 y = ahead + (row * signals + n) * width * size
-                _blend(zero, columns, share, bias + here, three + here, width, y + here)
-
-
-@helper
-def _blend(zero, columns, share, bias, three, width, y):
-    """y = bias + the three rows of `three`, weighted by `share`."""
-    before, here, after = take(zero, share, 0), take(zero, share, 1), take(zero, share, 2)
-    for j in range(columns):
-        value = take(zero, bias, j) + before * take(zero, three, j)
-        value += here * take(zero, three, width + j) + after * take(zero, three, 2 * width + j)
-        put(zero, y, j, value)
+                blend(zero, columns, share, bias + here, three + here, width, y + here)
 
 
 @helper
@@ -134,32 +124,6 @@ def _past(zero, rows, signals, w, residual, columns, ring, place, length, ahead,
     if whole < rows:
         rest = ahead + whole * signals * width * size
         matmul(zero, (rows - whole) * signals, w, residual, columns, ring, residual, rest, width)
-
-
-@helper
-def _copy(zero, count, x, y):
-    for j in range(count):
-        put(zero, y, j, take(zero, x, j))
-
-
-@helper
-def _gate(zero, half, y, content):
-    """Both halves of y -> content."""
-    other = y + half * size_of(zero)
-    for j in range(half):
-        put(zero, content, j, gated(take(zero, y, j), take(zero, other, j)))
-
-
-@helper
-def _scale(zero, count, factor, bias, y):
-    for j in range(count):
-        put(zero, y, j, take(zero, y, j) * factor + take(zero, bias, j))
-
-
-@helper
-def _rectify(zero, count, slope, y):
-    for j in range(count):
-        put(zero, y, j, leaky(take(zero, y, j), slope))
 
 
 @helper
@@ -176,11 +140,6 @@ def _next(t, n, law, drive, shift, outputs, scratch, log_scales):
         log_scales[n] += log_scale
         return (drive.given[n, t] - outputs[n, 0]) * math.exp(-log_scale)
     return np.float64(drive.given[n, t])  # FORCED
-
-
-@helper
-def _alive(*arrays):
-    """numba frees an array after its last mention, and an address is none."""
 
 
 def _compile() -> Any:
@@ -206,8 +165,7 @@ def _compile() -> Any:
             length[layer] = (state.ring_at[layer + 1] - state.ring_at[layer]) // signals
             place[layer] = start % length[layer]
         root_half, slope = dtype.type(_ROOT_HALF), dtype.type(SLOPE)
-        # From here to the draw everything goes by addresses: a slice of an array counts its references, and one that is
-        # assigned is copied twice, which for every layer and sample took a tenth of the time.
+        # From here to the draw everything goes by addresses (wavenet.fused.rows): a tenth of the time.
         at_ahead, at_stream, at_content = address(ahead), address(stream), address(content)
         at_hidden, at_outputs, at_inputs = address(hidden), address(outputs), address(state.inputs)
         driven = address(drive.frames), drive.frames.shape[1], address(drive.kernel), drive.kernel.shape[0]
@@ -227,7 +185,7 @@ def _compile() -> Any:
                     _condition(zero, t, rows, signals, columns, width, gate_bias, driven, at_ahead)
                 else:
                     for row in range(rows * signals):
-                        _copy(zero, width, gate_bias, at_ahead + row * width * size)
+                        copy(zero, width, gate_bias, at_ahead + row * width * size)
             for n in range(signals):
                 for j in range(window - sizes.inputs):
                     inputs[n, j] = inputs[n, j + sizes.inputs]
@@ -235,8 +193,8 @@ def _compile() -> Any:
                 for j in range(1, sizes.inputs):
                     inputs[n, window - sizes.inputs + j] = beside[n, t, j - 1]
                 row = n * mixed * size
-                _copy(zero, residual, input_bias, at_stream + row)
-                _copy(zero, skip, skip_bias, at_skip + row)
+                copy(zero, residual, input_bias, at_stream + row)
+                copy(zero, skip, skip_bias, at_skip + row)
             matmul(zero, signals, at_input, window, to_skip, at_inputs, window, at_stream, mixed)
             w = at_present
             for layer in range(layers):
@@ -253,14 +211,14 @@ def _compile() -> Any:
                             _past(zero, rows, signals, old, residual, columns, ring, back, length[layer], gates, width)
                     for n in range(signals):
                         row = ring + (here * signals + n) * residual * size
-                        _copy(zero, residual, at_stream + n * mixed * size, row)
+                        copy(zero, residual, at_stream + n * mixed * size, row)
                     place[layer] = here + 1 if here + 1 < length[layer] else 0
                 matmul(zero, signals, w, residual, columns, at_stream, mixed, gates, width)
                 w += residual * columns * size
                 for n in range(signals):
-                    _gate(zero, half, gates + n * width * size, at_content + n * half * size)
+                    gate(zero, half, gates + n * width * size, at_content + n * half * size)
                     bias = mix_bias + layer * residual * size
-                    _scale(zero, residual, root_half, bias, at_stream + n * mixed * size)
+                    scale(zero, residual, root_half, bias, at_stream + n * mixed * size)
                 if layer + 1 < layers:
                     matmul(zero, signals, w, half, mixed, at_content, half, at_stream, mixed)
                     w += half * mixed * size
@@ -268,13 +226,13 @@ def _compile() -> Any:
                     matmul(zero, signals, w, half, mixed - to_skip, at_content, half, at_skip, mixed)
             for n in range(signals):
                 row = n * mixed * size
-                _rectify(zero, skip, slope, at_skip + row)
-                _copy(zero, skip, hidden_bias, at_hidden + n * to_hidden * size)
-                _copy(zero, sizes.outputs, output_bias, at_outputs + n * to_outputs * size)
+                rectify(zero, skip, slope, at_skip + row)
+                copy(zero, skip, hidden_bias, at_hidden + n * to_hidden * size)
+                copy(zero, sizes.outputs, output_bias, at_outputs + n * to_outputs * size)
             matmul(zero, signals, at_head, skip, to_hidden, at_skip, mixed, at_hidden, to_hidden)
             for n in range(signals):
                 row = n * to_hidden * size
-                _rectify(zero, skip, slope, at_hidden + row)
+                rectify(zero, skip, slope, at_hidden + row)
             matmul(zero, signals, at_output, skip, to_outputs, at_hidden, to_hidden, at_outputs, to_outputs)
             for n in range(signals):
                 if record.shape[1] > 0:
@@ -283,7 +241,7 @@ def _compile() -> Any:
                 out[n, t] = _next(t, n, law, drive, shift, outputs, scratch, state.log_scales)
                 last[n, 1] = last[n, 0]
                 last[n, 0] = out[n, t]
-        _alive(ahead, stream, content, hidden)
+        alive(ahead, stream, content, hidden)
 
     return kept(run)
 
