@@ -172,8 +172,10 @@ def _row(
 
 def _share_of(name: str, samples: int, timing: Timing) -> float | None:
     """Samples per CPU second over the limit of that name: the median of rounds, each with its own; None without."""
-    found = [samples / cpu / _between(name, pair) for cpu, pair in zip(timing.cpu, timing.beside, strict=False)]
-    return statistics.median(found) if found else None
+    if not timing.beside:
+        return None
+    rounds = zip(timing.cpu, timing.beside, strict=True)
+    return statistics.median(samples / cpu / _between(name, pair) for cpu, pair in rounds)
 
 
 def _between(name: str, pair: tuple[Mapping[str, float], Mapping[str, float]]) -> float:
