@@ -181,12 +181,16 @@ def test_a_share_is_the_median_of_rounds_each_over_the_floor_around_it():
     beside = [({"floor": before}, {"floor": after}) for before, after in floors]
     timing = Timing([9.0] * 3, [1.0, 2.0, 1.0], None, beside)
     assert measurement._share_of("floor", 100, timing) == pytest.approx(0.5)  # of 0.5, 0.5 and 100 / 75
+    # Of one round, the floor between 50 and 150: what their times' mean allows, 75.
+    assert measurement._share_of("floor", 100, Timing([9.0], [1.0], None, beside[2:])) == pytest.approx(4 / 3)
     assert measurement._share_of("floor", 100, Timing([9.0], [1.0], None)) is None
     net = {"floor": 1.0, "bound": 1.0}
     measurement._set_limits(net, [])
     assert net == {"floor": 1.0, "bound": 1.0}
     measurement._set_limits(net, [[({"floor": f, "bound": f / 2},) * 2 for f in (4.0, 2.0, 8.0)]])
     assert net == {"floor": 4.0, "bound": 2.0}
+    measurement._set_limits(net, [[({"floor": 50.0, "bound": 1.0}, {"floor": 150.0, "bound": 3.0})]])
+    assert net == pytest.approx({"floor": 75.0, "bound": 1.5})
 
 
 def test_beside_a_gpu_the_fastest_sampler_of_a_cpu_is_timed_and_says_where_it_ran(result):

@@ -19,7 +19,8 @@ from tests.conftest import AUDIO, random_mel, randomise, small_stack, small_teac
 from wavenet.config import StackConfig, TeacherConfig, UpsampleConfig
 from wavenet.fused import compilation, engine
 from wavenet.fused.activations import exponential, gated
-from wavenet.fused.products import address, matmul, padded, panels
+from wavenet.fused.products import address, matmul, padded, panels, take
+from wavenet.fused.rows import alive
 from wavenet.sampling.fused import forced_outputs
 from wavenet.teacher import Teacher
 
@@ -213,6 +214,22 @@ def test_products(dtype, rows):
         exact = 1 + x.astype(float) @ w.astype(float)  # a product in float32 rounds by the processor's instructions
         np.testing.assert_allclose(y[:, :outputs], exact, rtol=0, atol=1e-5 if dtype == np.float32 else 1e-12)
         assert (y[:, outputs:] == 1).all()
+
+
+@pytest.mark.parametrize("count", [8, 100_000])
+def test_arrays_used_by_address_live_until_they_are_called_alive(count):
+    """The array allocated next would otherwise take the first one's place, its last mention being behind it."""
+
+    @numba.njit
+    def first_values(count):
+        x = np.full(count, 1.0)
+        at = address(x)
+        y = np.full(count, 2.0)
+        values = take(0.0, at, 0), take(0.0, address(y), 0)
+        alive(x, y)
+        return values
+
+    assert first_values(count) == (1.0, 2.0)
 
 
 def test_nonlinearities_in_float32():

@@ -54,8 +54,9 @@ def benchmark(
     audio / wall seconds, peak_memory_mb as in timing.peak_memory_mb. share_of_fma is the net's multiply-adds a second
     over the machine's (on a GPU over its matrix products in what the method multiplies in, gpu_ceilings.py),
     share_of_floor and share_of_bound a sampler's speed per CPU second over these (ceilings.py), the median of rounds,
-    each over what was measured right before and after its run; a net's floor and bound are those too. A ratio is
-    samples_per_second of "NET METHOD" over that of another, and its net is the first's.
+    each over what was measured right before and after its run. A net's floor and bound are medians of those, and the
+    announced first measurement where no sampler ran at batch 1. A ratio is samples_per_second of "NET METHOD" over that
+    of another, and its net is the first's.
 
     lengths [s], batches: further rows, one of the two at a time, where a method makes them in about `budget` seconds a
     run; slower methods make as much of `seconds` as they can, in batches too. `naive` makes naive_seconds only, and

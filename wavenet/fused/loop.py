@@ -1,10 +1,10 @@
 r"""The loop over samples, in lockstep for a few signals at once.
 
 Only the current tap of each dilated convolution and the projection to residual and skip have to wait for the sample
-before. Everything else is added ahead of time to `ahead` (BLOCK, N, L, gates), for as many samples as are known, as
-small matrix products that read their weights once: the conditioning for a whole block, and a tap of delay d for
-min(d, BLOCK) samples, as its inputs are known d samples ahead. That is exact, and leaves about half of the weights to
-be streamed for every sample. N signals in lockstep stream them once for all.
+before. Everything else is added ahead of time to `ahead` (BLOCK, N, L, gates), for as many samples as are known: the
+conditioning, blended from three frames, for a whole block, and a tap of delay d for min(d, BLOCK) samples, as its
+inputs are known d samples ahead, in one small matrix product that reads its weights once. That is exact, and leaves
+about half of the weights to be streamed for every sample. N signals in lockstep stream them once for all.
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ def _multiplier(rows: int, width: int) -> Any:
             element = context.get_value_type(signature.args[0])
             lanes, registers = _lanes(context, element)
             lanes = min(lanes, width)
-            together = min(rows, registers // 2)  # two vectors of each row: a row's input and a weight feed two sums
+            together = min(rows, registers // 2)  # so many that two vectors of each fit: an input loaded feeds both
             vectors = max(1, min(registers // together, width // lanes))
             weights, inputs, outputs = (builder.inttoptr(arguments[at], element.as_pointer()) for at in (1, 2, 4))
             x_row, y_row, n = (arguments[at] for at in (3, 5, 6))
@@ -188,7 +188,7 @@ def _multiplier(rows: int, width: int) -> Any:
 
 
 def _by_rows(width: int) -> Any:
-    """y[:rows, :width] += x[:rows] w: as many rows at a time as there are registers for."""
+    """y[:rows, :width] += x[:rows] w, by eight, four, two rows and one, of which `_multiplier` may split the first."""
     eight, four, two, one = (_multiplier(rows, width) for rows in (8, 4, 2, 1))
 
     @helper

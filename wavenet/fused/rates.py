@@ -12,7 +12,7 @@ from wavenet.fused.compilation import kept, ready, sources
 from wavenet.fused.products import PAD, address, matmul, padded, size_of
 
 _PANEL, _ROWS, _REPEATS = (64, 32), 8, 2000  # operands that stay in the nearest cache
-_PASS = 2**23  # multiply-adds in one call at least, half a millisecond: calling takes one of them
+_PASS = 2**23  # multiply-adds in one call at least, half a millisecond: calling takes a thousandth of it
 
 
 def stream_rate(shapes: Sequence[tuple[int, int]], seconds: float = 0.3, sustained: bool = False) -> float:
