@@ -19,9 +19,11 @@ from tests.conftest import AUDIO, random_mel, randomise, small_stack, small_teac
 from wavenet.config import StackConfig, TeacherConfig, UpsampleConfig
 from wavenet.fused import compilation, engine
 from wavenet.fused.activations import exponential, gated
+from wavenet.fused.matrices import entry, in_one, matrices
 from wavenet.fused.products import address, matmul, padded, panels, take
 from wavenet.fused.rows import alive
 from wavenet.sampling.fused import forced_outputs
+from wavenet.stack import Stack
 from wavenet.teacher import Teacher
 
 SIZES = [
@@ -214,6 +216,20 @@ def test_products(dtype, rows):
         exact = 1 + x.astype(float) @ w.astype(float)  # a product in float32 rounds by the processor's instructions
         np.testing.assert_allclose(y[:, :outputs], exact, rtol=0, atol=1e-5 if dtype == np.float32 else 1e-12)
         assert (y[:, outputs:] == 1).all()
+
+
+@pytest.mark.parametrize("taps", [1, 2, 3, 4])
+def test_the_first_two_convolutions_are_one_product(taps):
+    """Each padded by zeros for itself, so that what the first one's bias adds begins with the signal."""
+    stack = StackConfig(1, 1, taps, residual_channels=5, gate_channels=6, skip_channels=3)
+    network = randomise(Stack(stack, in_channels=2, out_channels=1).double())
+    signal = torch.randn(1, 2, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    padded_signal = torch.nn.functional.pad(torch.cat([signal, torch.ones(1, 1, 9)], 1), (2 * taps - 2, 0))
+    windows = padded_signal.unfold(2, 2 * taps - 1, 1)[0].permute(1, 2, 0).flatten(1).numpy()  # (9, (2 taps - 1) 3)
+    dilated = network.blocks[0].dilated
+    with torch.no_grad():
+        expected = dilated(network.input(signal))[0].T - dilated.bias
+    np.testing.assert_allclose(windows @ in_one(entry(network), matrices(dilated)), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("count", [8, 100_000])

@@ -19,22 +19,26 @@ _ROOT_HALF = 0.5**0.5
 def prepare() -> None:
     """Have the layer compiled, or loaded, before the first is run."""
     row, line = np.zeros((1, PAD), np.float32), np.zeros(1, np.float32)
-    ready(layer, line, line, row, row, line, line, row, 0, np.zeros(1, np.int64), row, row, 0, 0)
+    ready(layer, line, line, row, row, line, line, row, 0, np.zeros(1, np.int64), 0, row, 0, row, row, 0)
 
 
 def _compile() -> Any:
     version = sources()
 
-    def layer(taps, bias, frames, kernel, residual, skip, strip, place, delays, after, total, gates, channels):
+    def layer(
+        taps, bias, frames, kernel, residual, skip, seen, now, delays, channels, strip, place, after, total, gates
+    ):
         """Rows place, place + 1, ... of `strip` (rows, R) go through: after <- sqrt(1/2) h + mix, total += skips.
 
-        taps, residual, skip: panels (wavenet.fused.products) of (R, gates) for each of `delays`, of (gates / 2, R) and
-        of (gates / 2, S). bias (gates,). frames (n + 2, gates), kernel (hop, 3): conditioning. after (n hop, R), or no
-        rows: the last layer. total (n hop, S). R and S are padded in arrays; `channels` is R.
+        taps: panels (wavenet.fused.products) of (channels, gates) for each of `delays`, of which rows now - delay, ...
+        of `seen` (rows, channels) go through. residual, skip: of (gates / 2, R) and (gates / 2, S). bias (gates,).
+        frames (n + 2, gates), kernel (hop, 3): conditioning. after (n hop, R), or no rows: the last layer. total
+        (n hop, S). R, S and the columns of `seen` are padded in arrays.
         """
         version  # noqa: B018  compiled code on disk is found by it
         zero, hop, half = strip.dtype.type(0), kernel.shape[0], gates // 2
         size, columns, wide, tall = size_of(zero), (gates + PAD - 1) // PAD * PAD, strip.shape[1], total.shape[1]
+        seen_row = seen.shape[1]
         summed, content = np.zeros((_ROWS, columns), strip.dtype), np.zeros((_ROWS, half), strip.dtype)
         at_summed, at_content, root_half = address(summed), address(content), strip.dtype.type(_ROOT_HALF)
         for first in range(0, len(total), _ROWS):
@@ -47,8 +51,8 @@ def _compile() -> Any:
                     mine[i] = bias[i] + a * before[i] + b * own[i] + c * next_[i]
             w = address(taps)
             for delay in delays:
-                x = address(strip) + (place + first - delay) * wide * size
-                matmul(zero, rows, w, channels, columns, x, wide, at_summed, columns)
+                x = address(seen) + (now + first - delay) * seen_row * size
+                matmul(zero, rows, w, channels, columns, x, seen_row, at_summed, columns)
                 w += channels * columns * size
             for row in range(rows):
                 left, right, product = summed[row, :half], summed[row, half:gates], content[row]

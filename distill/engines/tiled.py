@@ -7,6 +7,8 @@ signal. Two folds leave a layer k + 2 products and one pass for the gate, in com
     constants   h_l = g_l + c_l with c_{l+1} = sqrt(1/2) (c_l + residual bias): a layer's biases and what they add to
                 the next layers are one constant on its gates. Before the first sample h is 0, so g is -c_l there.
     scales      sqrt(1/2) of the residual sum and 1 / sqrt(L) of the skips are in the weights.
+
+And one product in the first layer does for its taps and the input convolution (wavenet.fused.matrices).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from torch import Tensor
 from distill.engines import layer as compiled
 from distill.engines.layer import Array
 from distill.flows.autoregressive import IAF
+from wavenet.fused.matrices import bias, entry, in_one, matrices
 from wavenet.fused.products import padded, panels
 from wavenet.layers import GatedBlock, shift_right
 from wavenet.upsample import Conditioning
@@ -53,32 +56,32 @@ class _TiledFlow:
 
     def __init__(self, flow: IAF) -> None:
         stack, config = flow.stack, flow.stack.config
-        self.flow, self.taps = flow, config.kernel_size
+        self.flow, self.window = flow, 2 * config.kernel_size - 1
         blocks = [block for block in stack.blocks if isinstance(block, GatedBlock)]
-        self.input = _by_rows(stack.input.weight)  # (k I, R)
-        assert stack.input.bias is not None
-        constant = stack.input.bias.detach().float()
-        scale, skips = 1 / math.sqrt(len(blocks)), torch.zeros(config.skip_channels)
-        self.layers = []
+        first = entry(stack)  # with an input that is 1: here in the constants, but for the first layer's gates
+        known = np.pad(first[:, :-1], [(config.kernel_size - 1, 0), (0, 1), (0, 0)])
+        self.input = torch.from_numpy(known).float().flatten(0, 1)  # ((2 k - 1) (I + 1), R)
+        constant, skips = bias(stack.input), np.zeros(config.skip_channels)
+        half, scale = math.sqrt(0.5), 1 / math.sqrt(len(blocks))
+        self.layers: list[_Layer] = []
         for block, dilation in zip(blocks, config.dilations, strict=True):
-            weight, bias = block.dilated.weight.detach().float(), block.dilated.bias
-            output, rest = block.output.weight.detach().float()[:, :, 0].T, block.output.bias
-            assert bias is not None
-            assert rest is not None
+            taps, gates = matrices(block.dilated), bias(block.dilated)
+            delays = [(config.kernel_size - 1 - tap) * dilation for tap in range(config.kernel_size)]
+            if self.layers:
+                gates = gates + constant @ taps.sum(0)  # not in place: it may be the parameter's own memory
+            else:
+                taps, delays = in_one(first, taps)[None], [0]
+            residual, skip = np.split(matrices(block.output)[0], [config.residual_channels], 1)
+            panelled = [np.concatenate([panels(tap) for tap in taps]), panels(half * residual), panels(scale * skip)]
             self.layers.append(
                 _Layer(
-                    np.array([(self.taps - 1 - tap) * dilation for tap in range(self.taps)], np.int64),
-                    np.concatenate([panels(tap.T.numpy()) for tap in weight.unbind(2)]),
-                    (bias.detach().float() + weight.sum(2) @ constant).numpy(),
-                    panels((math.sqrt(0.5) * output[:, : config.residual_channels]).numpy()),
-                    panels((scale * output[:, config.residual_channels :]).numpy()),
-                    constant.numpy(),
+                    np.array(delays, np.int64), *(array.astype(np.float32) for array in (*panelled, gates, constant))
                 )
             )
-            residual, skip = rest.detach().float().split(block.sizes)
-            constant = math.sqrt(0.5) * (constant + residual)
+            residual, skip = np.split(bias(block.output), [config.residual_channels])
+            constant = half * (constant + residual)
             skips += scale * skip
-        self.skips = skips
+        self.skips = torch.from_numpy(skips).float()
         self.hidden, self.output = (
             (_by_rows(module.weight), module.bias.detach().float())
             for module in (stack.hidden, stack.output)
@@ -93,8 +96,9 @@ class _TiledFlow:
         if self.flow.signals:
             assert cond.signals is not None
             inputs = torch.cat([inputs, cond.signals], 1)
-        rows = F.pad(inputs.float(), (self.taps - 1, 0)).unfold(2, self.taps, 1)  # (B, I, T, k)
-        rows = rows.permute(0, 2, 3, 1).flatten(2).contiguous()  # (B, T, k I)
+        inputs = torch.cat([inputs.float(), torch.ones_like(inputs[:, :1], dtype=torch.float32)], 1)
+        rows = F.pad(inputs, (self.window - 1, 0)).unfold(2, self.window, 1)  # (B, I + 1, T, 2 k - 1)
+        rows = rows.permute(0, 2, 3, 1).flatten(2).contiguous()
         kernel = cond.kernel.detach().float().T.contiguous().numpy()  # (hop, 3)
         with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
             spans = self._spans(len(rows), rows.shape[1] // len(kernel), len(kernel))
@@ -123,7 +127,7 @@ class _TiledFlow:
         return self._one(*mine, kernel)[(first - early) * hop :]
 
     def _one(self, rows: Tensor, frames: Tensor, kernel: Array) -> Tensor:
-        """rows (T, k I), frames (L, F + 2, G) -> parameters (T, 2) before their bounds."""
+        """rows (T, (2 k - 1) (I + 1)), frames (L, F + 2, G) -> parameters (T, 2) before their bounds."""
         hop = len(kernel)
         count = max(1, round(_TILE / hop))  # frames of a tile
         work = _Work(self, min(count * hop, len(rows)))
@@ -136,13 +140,16 @@ class _TiledFlow:
 
 @dataclasses.dataclass(frozen=True)
 class _Layer:
-    """One gated block, its matrices in panels: taps oldest first with their delays, bias (G,), constant (R,)."""
+    """One gated block, its matrices in panels: taps oldest first with their delays, bias (G,), constant (R,).
+
+    The first has one tap, of (2 k - 1) (I + 1) inputs.
+    """
 
     delays: Any
     taps: Array
-    bias: Array
     residual: Array
     skip: Array
+    bias: Array
     constant: Array
 
 
@@ -156,7 +163,7 @@ class _Work:
         self.total = torch.zeros(tile, padded(self.skips))
 
     def tile(self, rows: Tensor, frames: Tensor, kernel: Array) -> Tensor:
-        """The next rows (n, k I) with their frames (L, n / hop + 2, G) -> parameters (n, 2)."""
+        """The next rows (n, (2 k - 1) (I + 1)) with their frames (L, n / hop + 2, G) -> parameters (n, 2)."""
         count, channels = len(rows), self.flow.input.shape[1]
         total = self.total[:count]
         total[:, : self.skips] = self.flow.skips
@@ -164,6 +171,7 @@ class _Work:
         torch.mm(rows, self.flow.input, out=self.past[0].room(count)[:, :channels])
         for place, layer in enumerate(self.flow.layers):
             past = self.past[place]
+            seen, now = (past.strip, past.place) if place else (rows, 0)
             # What the last layer would hand on is not used.
             after = self.past[place + 1].room(count) if place + 1 < len(self.past) else nothing
             compiled.layer(
@@ -173,18 +181,20 @@ class _Work:
                 kernel,
                 layer.residual,
                 layer.skip,
+                seen.numpy(),
+                now,
+                layer.delays,
+                channels if place else rows.shape[1],
                 past.strip.numpy(),
                 past.place,
-                layer.delays,
                 after.numpy(),
                 total.numpy(),
                 frames.shape[2],
-                channels,
             )
             past.place += count
         total = total[:, : self.skips]
-        for weight, bias in (self.flow.hidden, self.flow.output):
-            total = torch.addmm(bias, F.leaky_relu(total, 0.2), weight)
+        for weight, shift in (self.flow.hidden, self.flow.output):
+            total = torch.addmm(shift, F.leaky_relu(total, 0.2), weight)
         return total
 
 

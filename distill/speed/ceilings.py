@@ -3,7 +3,8 @@
 For every sample a sequential sampler must read each weight whose input has only just become known: the present tap of
 each layer, its projection to residual and skip, and the head. That, at the measured rate of vector times matrix, is its
 floor. What can be added ahead of time in blocks, the taps with a delay, comes on top at the rate of multiply-adds; the
-two together are its bound.
+two together are its bound. Both count the network's own weights: a sampler that multiplies some of them out beforehand,
+as `fused` the first layer's taps, reads a few less.
 """
 
 from __future__ import annotations

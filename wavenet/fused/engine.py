@@ -113,12 +113,12 @@ def _frames(
 
 def _state(sizes: Sizes, weights: Weights, signals: int, dtype: type[np.floating[Any]]) -> State:
     """Silence before the first sample."""
-    lengths = [(sizes.taps - 1) * dilation + _BLOCK for dilation in weights.dilations.tolist()]
+    lengths = [0, *((sizes.taps - 1) * dilation + _BLOCK for dilation in weights.dilations.tolist()[1:])]
     at = np.concatenate([[0], np.cumsum(lengths)]) * signals
     return State(
         np.zeros((at[-1] if sizes.taps > 1 else 0, sizes.residual), dtype),
         at.astype(np.int64),
-        np.zeros((signals, sizes.taps * sizes.inputs), dtype),
+        np.zeros((signals, (2 * sizes.taps - 1) * sizes.inputs), dtype),
         np.zeros((signals, 2), dtype),
         np.zeros(signals),
     )

@@ -5,6 +5,8 @@ before. Everything else is added ahead of time to `ahead` (BLOCK, N, L, gates), 
 conditioning, blended from three frames, for a whole block, and a tap of delay d for min(d, BLOCK) samples, as its
 inputs are known d samples ahead, in one small matrix product that reads its weights once. That is exact, and leaves
 about half of the weights to be streamed for every sample. N signals in lockstep stream them once for all.
+
+The first layer's gates are one product of a few inputs (wavenet.fused.matrices), without taps or ring.
 """
 
 from __future__ import annotations
@@ -17,13 +19,16 @@ import numpy as np
 from wavenet.fused.compilation import helper, kept, sources
 from wavenet.fused.draws import CLASSES, GAUSSIAN, INVERSE, MIXTURE, bounded, classes, gaussian, mixture
 from wavenet.fused.products import address, matmul, size_of
-from wavenet.fused.rows import alive, blend, copy, gate, rectify, scale
+from wavenet.fused.rows import alive, blend, clear, copy, gate, rectify, scale
 
 Array = Any  # numba has its own idea of arrays
 
 
 class Sizes(NamedTuple):
-    """Channels of the network, `gates` counting both halves; taps: kernel size. Those in columns are padded."""
+    """Channels of the network, `gates` counting both halves; taps: kernel size. Those in columns are padded.
+
+    inputs: with one beside them that is 1 from the first sample on, as silence before it has no bias.
+    """
 
     inputs: int
     residual: int
@@ -38,9 +43,8 @@ class Weights(NamedTuple):
 
     dilations: Array
     input: Array
-    input_bias: Array
-    past: Array  # [layer][tap] in panels
-    present: Array  # [layer], in panels: the present tap's, then those to residual and skip, already scaled
+    past: Array  # [layer - 1][tap] in panels
+    present: Array  # [layer], in panels: the present tap's [first layer: of all inputs], to residual and skip, scaled
     gate_bias: Array  # (L gates padded,)
     mix_bias: Array  # (L, residual)
     skip_bias: Array  # (skip,): the sum over layers
@@ -52,7 +56,7 @@ class Weights(NamedTuple):
 
 class Drive(NamedTuple):
     """What the network is driven by, whole signals: frames (N, F + 2, L gates padded), kernel (hop, 3), both empty
-    without conditioning; signals (N, T, inputs - 1); noise (N, T, n); given (N, T): what is forced or inverted."""
+    without conditioning; signals (N, T, inputs - 2); noise (N, T, n); given (N, T): what is forced or inverted."""
 
     frames: Array
     kernel: Array
@@ -79,7 +83,7 @@ class Law(NamedTuple):
 
 class State(NamedTuple):
     """What is carried from one call to the next: rings (rows, residual), where each layer's begins (L + 1,) [rows of
-    all signals], the last inputs (N, taps inputs), the last two samples (N, 2), sums of log scales (N,)."""
+    all signals], the last inputs (N, window), the last two samples (N, 2), sums of log scales (N,)."""
 
     rings: Array
     ring_at: Array
@@ -151,7 +155,8 @@ def _compile() -> Any:
         signals, layers, dtype = out.shape[0], len(weights.dilations), out.dtype
         zero, residual, skip, half, taps = dtype.type(0), sizes.residual, sizes.skip, sizes.gates // 2, sizes.taps
         size, columns, to_skip = size_of(zero), _padded(sizes.gates), _padded(residual)
-        mixed, window, width = to_skip + _padded(skip), taps * sizes.inputs, layers * columns
+        mixed, width = to_skip + _padded(skip), layers * columns
+        window, heard = (2 * taps - 1) * sizes.inputs, taps * sizes.inputs  # by the first layer, by the input's
         to_hidden, to_outputs = _padded(skip), _padded(sizes.outputs)
         ahead = np.empty((block, signals, width), dtype)
         stream = np.zeros((signals, mixed), dtype)  # the residual stream, and beside it the sum of skips
@@ -161,7 +166,7 @@ def _compile() -> Any:
         scratch = np.empty(sizes.outputs, dtype)
         length = np.empty(layers, np.int64)
         place = np.empty(layers, np.int64)  # of the present sample in each ring
-        for layer in range(layers):
+        for layer in range(1, layers):
             length[layer] = (state.ring_at[layer + 1] - state.ring_at[layer]) // signals
             place[layer] = start % length[layer]
         root_half, slope = dtype.type(_ROOT_HALF), dtype.type(SLOPE)
@@ -172,8 +177,11 @@ def _compile() -> Any:
         at_rings = address(state.rings)
         at_input, at_present, at_past = address(weights.input), address(weights.present), address(weights.past)
         at_head, at_output, at_skip = address(weights.hidden), address(weights.output), at_stream + to_skip * size
-        input_bias, gate_bias = address(weights.input_bias), address(weights.gate_bias)
-        mix_bias, skip_bias = address(weights.mix_bias), address(weights.skip_bias)
+        gate_bias, mix_bias, skip_bias = (
+            address(weights.gate_bias),
+            address(weights.mix_bias),
+            address(weights.skip_bias),
+        )
         hidden_bias, output_bias = address(weights.hidden_bias), address(weights.output_bias)
         dilations, ring_at, beside = weights.dilations, state.ring_at, drive.signals
         inputs, last = state.inputs, state.last
@@ -190,31 +198,37 @@ def _compile() -> Any:
                 for j in range(window - sizes.inputs):
                     inputs[n, j] = inputs[n, j + sizes.inputs]
                 inputs[n, window - sizes.inputs] = law.gain * (last[n, 0] - law.coefficient * last[n, 1])
-                for j in range(1, sizes.inputs):
+                for j in range(1, sizes.inputs - 1):
                     inputs[n, window - sizes.inputs + j] = beside[n, t, j - 1]
+                inputs[n, window - 1] = 1
                 row = n * mixed * size
-                copy(zero, residual, input_bias, at_stream + row)
+                clear(zero, residual, at_stream + row)
                 copy(zero, skip, skip_bias, at_skip + row)
-            matmul(zero, signals, at_input, window, to_skip, at_inputs, window, at_stream, mixed)
+            last_inputs = at_inputs + (window - heard) * size
+            matmul(zero, signals, at_input, heard, to_skip, last_inputs, window, at_stream, mixed)
             w = at_present
             for layer in range(layers):
                 gates = at_ahead + (i * signals * layers + layer) * columns * size
-                if taps > 1:
+                if layer == 0:
+                    matmul(zero, signals, w, window, columns, at_inputs, window, gates, width)
+                    w += window * columns * size
+                elif taps > 1:
                     here, ring = place[layer], at_rings + ring_at[layer] * residual * size
                     for tap in range(taps - 1):
                         delay = (taps - 1 - tap) * dilations[layer]
                         group = min(delay, block)
                         if i % group == 0:  # whose inputs have just become known
                             rows = min(min(group, block - i), stop - t)
-                            old = at_past + (layer * (taps - 1) + tap) * residual * columns * size
+                            old = at_past + ((layer - 1) * (taps - 1) + tap) * residual * columns * size
                             back = here - delay + (length[layer] if here < delay else 0)
                             _past(zero, rows, signals, old, residual, columns, ring, back, length[layer], gates, width)
                     for n in range(signals):
                         row = ring + (here * signals + n) * residual * size
                         copy(zero, residual, at_stream + n * mixed * size, row)
                     place[layer] = here + 1 if here + 1 < length[layer] else 0
-                matmul(zero, signals, w, residual, columns, at_stream, mixed, gates, width)
-                w += residual * columns * size
+                if layer > 0:
+                    matmul(zero, signals, w, residual, columns, at_stream, mixed, gates, width)
+                    w += residual * columns * size
                 for n in range(signals):
                     gate(zero, half, gates + n * width * size, at_content + n * half * size)
                     bias = mix_bias + layer * residual * size

@@ -26,6 +26,13 @@ def blend(zero, columns, share, bias, three, width, y):
 
 
 @helper
+def clear(zero, count, y):
+    """y = 0."""
+    for j in range(count):
+        put(zero, y, j, zero)
+
+
+@helper
 def copy(zero, count, x, y):
     """y = x."""
     for j in range(count):

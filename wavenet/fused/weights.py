@@ -7,20 +7,16 @@ import weakref
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from wavenet.fingerprint import fingerprint
 from wavenet.fused.loop import Sizes, Weights
+from wavenet.fused.matrices import Floats, bias, entry, in_one, matrices
 from wavenet.fused.products import padded, panels
-from wavenet.layers import CausalConv1d, GatedBlock
+from wavenet.layers import GatedBlock
 from wavenet.stack import Stack
 
 _HUGE = 2**22  # bytes from which the system gives an array large pages
-
-Floats = npt.NDArray[Any]
-
 
 # What was packed last of each stack: the state of its parameters then, and the result.
 _PACKED: weakref.WeakKeyDictionary[Stack, tuple[object, tuple[Sizes, Weights]]] = weakref.WeakKeyDictionary()
@@ -41,19 +37,21 @@ def _pack(stack: Stack) -> tuple[Sizes, Weights]:
     config, layers = stack.config, len(blocks)
     residual = config.residual_channels
     scales = np.array([math.sqrt(0.5)] * residual + [1 / math.sqrt(layers)] * config.skip_channels)
-    dilated = [_matrices(block.dilated) for block in blocks]  # (taps, residual, gates) each, the oldest first
-    mixes = [_matrices(block.output)[0] * scales for block in blocks]
-    mix_biases = np.stack([_bias(block.output) for block in blocks]) * scales
+    dilated = [matrices(block.dilated) for block in blocks]  # (taps, residual, gates) each, the oldest first
+    mixes = [matrices(block.output)[0] * scales for block in blocks]
+    mix_biases = np.stack([bias(block.output) for block in blocks]) * scales
     space = np.zeros((config.gate_channels // 2, padded(residual) - residual))
+    first = entry(stack)
     present: list[Floats] = []
     for taps, mix in zip(dilated, mixes, strict=True):
         to_residual, to_skip = np.split(mix, [residual], 1)
         last = taps is dilated[-1]  # whose residual nothing reads
-        present += [panels(taps[-1]), panels(to_skip if last else np.hstack([to_residual, space, to_skip]))]
+        tap = in_one(first, taps) if taps is dilated[0] else taps[-1]
+        present += [panels(tap), panels(to_skip if last else np.hstack([to_residual, space, to_skip]))]
     gate_bias = np.zeros((layers, padded(config.gate_channels)))
-    gate_bias[:, : config.gate_channels] = np.stack([_bias(block.dilated) for block in blocks])
+    gate_bias[:, : config.gate_channels] = np.stack([bias(block.dilated) for block in blocks])
     sizes = Sizes(
-        stack.input.in_channels,
+        first.shape[1],
         residual,
         config.gate_channels,
         config.skip_channels,
@@ -61,17 +59,16 @@ def _pack(stack: Stack) -> tuple[Sizes, Weights]:
         config.kernel_size,
     )
     arrays: dict[str, Floats] = {
-        "input": panels(_matrices(stack.input).reshape(-1, residual)),
-        "input_bias": _bias(stack.input),
+        "input": panels(first.reshape(-1, residual)),
         "present": np.concatenate(present),
-        "past": np.concatenate([panels(tap) for taps in dilated for tap in taps[:-1]] or [np.zeros(0)]),
+        "past": np.concatenate([panels(tap) for taps in dilated[1:] for tap in taps[:-1]] or [np.zeros(0)]),
         "gate_bias": gate_bias.reshape(-1),
         "mix_bias": mix_biases[:, :residual],
         "skip_bias": mix_biases[:, residual:].sum(0),
-        "hidden": panels(_matrices(stack.hidden)[0]),
-        "hidden_bias": _bias(stack.hidden),
-        "output": panels(_matrices(stack.output)[0]),
-        "output_bias": _bias(stack.output),
+        "hidden": panels(matrices(stack.hidden)[0]),
+        "hidden_bias": bias(stack.hidden),
+        "output": panels(matrices(stack.output)[0]),
+        "output_bias": bias(stack.output),
     }
     placed = _side_by_side(arrays, dtype)
     return sizes, Weights(dilations=np.array(config.dilations, np.int64), **placed)
@@ -88,18 +85,3 @@ def _side_by_side(arrays: dict[str, Floats], dtype: type[np.floating[Any]]) -> d
         view[...] = array
         placed[name], at = view, at + length
     return placed
-
-
-def _matrices(convolution: CausalConv1d) -> Floats:
-    """(taps, inputs, outputs) float64, the tap of the longest delay first."""
-    return _numbers(convolution.weight).transpose(2, 1, 0)
-
-
-def _bias(convolution: CausalConv1d) -> Floats:
-    assert convolution.bias is not None
-    return _numbers(convolution.bias)
-
-
-def _numbers(tensor: Tensor) -> Floats:
-    numbers: Floats = tensor.detach().to("cpu", torch.float64).numpy()
-    return numbers
