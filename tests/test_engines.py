@@ -55,7 +55,7 @@ def compare(student: Student, name: str, batch: int, frames: int) -> None:
 
 
 @pytest.mark.parametrize("tile", [16, 32, 48, 4096])
-@pytest.mark.parametrize("kernel_size", [1, 2, 3])
+@pytest.mark.parametrize("kernel_size", [1, 2, 3, 4])
 def test_tiles_do_not_show(monkeypatch, kernel_size, tile):
     monkeypatch.setattr(tiled, "_TILE", tile)
     for batch, frames in ((1, 1), (2, 23), (1, 40)):
@@ -75,7 +75,9 @@ def test_parts_of_a_signal_on_threads_do_not_show(threads):
     assert spans[-1][2] == 90
 
 
-@pytest.mark.parametrize("settings", [{"noise": "normal", "speakers": 3, "kernel_size": 3}, {"prior": "source_filter"}])
+@pytest.mark.parametrize(
+    "settings", [{"noise": "normal", "speakers": 3, "kernel_size": 3}, {"prior": "source_filter", "kernel_size": 3}]
+)
 def test_tiled_takes_speakers_and_signals(monkeypatch, settings):
     monkeypatch.setattr(tiled, "_TILE", 32)
     compare(small_student(**settings).float(), "tiled", 2, 23)

@@ -22,6 +22,7 @@ from wavenet.teacher import Teacher
 SIZES = [
     StackConfig(1, 1, 2, residual_channels=1, gate_channels=2, skip_channels=1),
     StackConfig(1, 2, 1, residual_channels=7, gate_channels=20, skip_channels=18),
+    StackConfig(1, 1, 4, residual_channels=3, gate_channels=6, skip_channels=5),
     StackConfig(2, 4, 3, residual_channels=33, gate_channels=34, skip_channels=17),
     StackConfig(1, 7, 2, residual_channels=16, gate_channels=96, skip_channels=48),
     StackConfig(1, 6, 4, residual_channels=5, gate_channels=70, skip_channels=40),
@@ -62,9 +63,9 @@ def test_temperature(kind, temperature):
     assert float((fused - seeded(model, mel, "fused")).abs().max()) > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["mol", "gaussian"])
-def test_a_source_conditioned_teacher(kind):
-    model, mel = small_teacher(kind, source=True, speakers=2), random_mel(2, 6)
+@pytest.mark.parametrize(("kind", "kernel_size"), [("mol", 2), ("gaussian", 3)])
+def test_a_source_conditioned_teacher(kind, kernel_size):
+    model, mel = small_teacher(kind, source=True, speakers=2, kernel_size=kernel_size), random_mel(2, 6)
     speaker = torch.tensor([1, 0])
     cached, fused = (seeded(model, mel, method, speaker=speaker) for method in ("cached", "fused"))
     torch.testing.assert_close(fused, cached, rtol=0, atol=1e-9)

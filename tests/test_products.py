@@ -9,8 +9,7 @@ from tests.conftest import randomise
 from wavenet.config import StackConfig
 from wavenet.fused.activations import exponential, gated
 from wavenet.fused.matrices import entry, in_one, matrices
-from wavenet.fused.products import address, matmul, padded, panels, take
-from wavenet.fused.rows import alive
+from wavenet.fused.products import address, matmul, padded, panels
 from wavenet.stack import Stack
 
 
@@ -44,22 +43,6 @@ def test_the_first_two_convolutions_are_one_product(taps):
     with torch.no_grad():
         expected = dilated(network.input(signal))[0].T - dilated.bias
     np.testing.assert_allclose(windows @ in_one(entry(network), matrices(dilated)), expected, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("count", [8, 100_000])
-def test_arrays_used_by_address_live_until_they_are_called_alive(count):
-    """The array allocated next would otherwise take the first one's place, its last mention being behind it."""
-
-    @numba.njit
-    def first_values(count):
-        x = np.full(count, 1.0)
-        at = address(x)
-        y = np.full(count, 2.0)
-        values = take(0.0, at, 0), take(0.0, address(y), 0)
-        alive(x, y)
-        return values
-
-    assert first_values(count) == (1.0, 2.0)
 
 
 def test_nonlinearities_in_float32():

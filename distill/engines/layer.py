@@ -28,12 +28,12 @@ def _compile() -> Any:
     def layer(
         taps, bias, frames, kernel, residual, skip, seen, now, delays, channels, strip, place, after, total, gates
     ):
-        """Rows place, place + 1, ... of `strip` (rows, R) go through: after <- sqrt(1/2) h + mix, total += skips.
+        """after <- sqrt(1/2) h + mix, total += skips, with h rows place, place + 1, ... of `strip` (rows, R).
 
-        taps: panels (wavenet.fused.products) of (channels, gates) for each of `delays`, of which rows now - delay, ...
-        of `seen` (rows, channels) go through. residual, skip: of (gates / 2, R) and (gates / 2, S). bias (gates,).
-        frames (n + 2, gates), kernel (hop, 3): conditioning. after (n hop, R), or no rows: the last layer. total
-        (n hop, S). R, S and the columns of `seen` are padded in arrays.
+        taps: panels (wavenet.fused.products) of (channels, gates) for each of `delays`, multiplied by rows now - delay,
+        now - delay + 1, ... of `seen` (rows, channels): of `strip` itself, or of a first layer's inputs. residual,
+        skip: of (gates / 2, R) and (gates / 2, S). bias (gates,). frames (n + 2, gates), kernel (hop, 3): conditioning.
+        after (n hop, R), or no rows: the last layer. total (n hop, S). R, S and `seen` are padded in arrays.
         """
         version  # noqa: B018  compiled code on disk is found by it
         zero, hop, half = strip.dtype.type(0), kernel.shape[0], gates // 2

@@ -1,14 +1,14 @@
 r"""Flows tile by tile: what a tile of samples needs stays in the processor's cache through a whole flow.
 
 Rows are samples and columns channels, so that a convolution of k taps is k products of (tile, C) by (C, O), and every
-layer keeps the (k - 1) dilation rows before the tile: nothing is computed twice and the result is that of the whole
-signal. Two folds leave a layer k + 2 products and one pass for the gate, in compiled code (layer.py):
+layer but the first keeps the (k - 1) dilation rows before the tile: nothing is computed twice and the result is that of
+the whole signal. Two folds leave a layer k + 2 products and one pass for the gate, in compiled code (layer.py):
 
     constants   h_l = g_l + c_l with c_{l+1} = sqrt(1/2) (c_l + residual bias): a layer's biases and what they add to
                 the next layers are one constant on its gates. Before the first sample h is 0, so g is -c_l there.
     scales      sqrt(1/2) of the residual sum and 1 / sqrt(L) of the skips are in the weights.
 
-And one product in the first layer does for its taps and the input convolution (wavenet.fused.matrices).
+The first layer's taps are one product of a few inputs (wavenet.fused.matrices); the residual stream begins beside it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor
 from distill.engines import layer as compiled
 from distill.engines.layer import Array
 from distill.flows.autoregressive import IAF
-from wavenet.fused.matrices import bias, entry, in_one, matrices
+from wavenet.fused.matrices import Floats, bias, entry, in_one, matrices
 from wavenet.fused.products import padded, panels
 from wavenet.layers import GatedBlock, shift_right
 from wavenet.upsample import Conditioning
@@ -59,8 +59,8 @@ class _TiledFlow:
         self.flow, self.window = flow, 2 * config.kernel_size - 1
         blocks = [block for block in stack.blocks if isinstance(block, GatedBlock)]
         first = entry(stack)  # with an input that is 1: here in the constants, but for the first layer's gates
-        known = np.pad(first[:, :-1], [(config.kernel_size - 1, 0), (0, 1), (0, 0)])
-        self.input = torch.from_numpy(known).float().flatten(0, 1)  # ((2 k - 1) (I + 1), R)
+        known = np.pad(first[:, :-1], [(config.kernel_size - 1, 0), (0, 1), (0, 0)])  # of older inputs, and of the 1
+        self.input = _single(known).flatten(0, 1)  # ((2 k - 1) (I + 1), R)
         constant, skips = bias(stack.input), np.zeros(config.skip_channels)
         half, scale = math.sqrt(0.5), 1 / math.sqrt(len(blocks))
         self.layers: list[_Layer] = []
@@ -81,12 +81,8 @@ class _TiledFlow:
             residual, skip = np.split(bias(block.output), [config.residual_channels])
             constant = half * (constant + residual)
             skips += scale * skip
-        self.skips = torch.from_numpy(skips).float()
-        self.hidden, self.output = (
-            (_by_rows(module.weight), module.bias.detach().float())
-            for module in (stack.hidden, stack.output)
-            if module.bias is not None
-        )
+        self.skips = _single(skips)
+        self.head = [(_single(matrices(module)[0]), _single(bias(module))) for module in (stack.hidden, stack.output)]
 
     def __call__(self, signal: Tensor, cond: Conditioning) -> Tensor:
         assert self.flow.stack.condition is not None
@@ -193,7 +189,7 @@ class _Work:
             )
             past.place += count
         total = total[:, : self.skips]
-        for weight, shift in (self.flow.hidden, self.flow.output):
+        for weight, shift in self.flow.head:
             total = torch.addmm(shift, F.leaky_relu(total, 0.2), weight)
         return total
 
@@ -217,6 +213,6 @@ class _Past:
         return self.strip[self.place : self.place + count]
 
 
-def _by_rows(weight: Tensor) -> Tensor:
-    """Weights (O, I, k) of a convolution -> (k I, O)."""
-    return weight.detach().float().permute(2, 1, 0).flatten(0, 1).contiguous()
+def _single(numbers: Floats) -> Tensor:
+    """float64 as a tensor of float32."""
+    return torch.from_numpy(numbers).float().contiguous()

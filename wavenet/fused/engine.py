@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from wavenet.fused.compilation import ready
-from wavenet.fused.loop import Drive, Law, Sizes, State, Weights, run
+from wavenet.fused.loop import Drive, Law, Room, Sizes, State, Weights, run
 from wavenet.fused.products import padded
 from wavenet.fused.weights import pack
 from wavenet.stack import Stack
@@ -70,12 +70,12 @@ def drive(
             np.zeros((count, 0, 0), dtype) if noise is None else _array(noise[mine], dtype),
             np.zeros((count, 0), dtype) if given is None else _array(given[mine], dtype),
         )
-        state, block = _state(sizes, weights, count, dtype), max(_LEAST, _BLOCK // count)
+        state, room = _state(sizes, weights, count, dtype), _room(sizes, weights, count, dtype)
         for start in range(0, length, _AT_ONCE):
             if interrupted.is_set():
                 return
             stop = min(start + _AT_ONCE, length)
-            run(sizes, weights, driven, law, state, block, start, stop, out[mine], outputs[mine])
+            run(sizes, weights, driven, law, state, room, start, stop, out[mine], outputs[mine])
         log_scales[mine] = state.log_scales
 
     _prepare(sizes, weights, law, dtype)
@@ -91,7 +91,19 @@ def _prepare(sizes: Sizes, weights: Weights, law: Law, dtype: type[np.floating[A
     """Have the loop compiled, or loaded, for this precision."""
     three, two = np.zeros((1, 0, 0), dtype), np.zeros((1, 0), dtype)
     nothing = Drive(three, np.zeros((0, 3), dtype), three, three, two)
-    ready(run, sizes, weights, nothing, law, _state(sizes, weights, 1, dtype), _BLOCK, 0, 0, two, three)
+    ready(
+        run,
+        sizes,
+        weights,
+        nothing,
+        law,
+        _state(sizes, weights, 1, dtype),
+        _room(sizes, weights, 1, dtype),
+        0,
+        0,
+        two,
+        three,
+    )
 
 
 @torch.no_grad()
@@ -121,6 +133,17 @@ def _state(sizes: Sizes, weights: Weights, signals: int, dtype: type[np.floating
         np.zeros((signals, (2 * sizes.taps - 1) * sizes.inputs), dtype),
         np.zeros((signals, 2), dtype),
         np.zeros(signals),
+    )
+
+
+def _room(sizes: Sizes, weights: Weights, signals: int, dtype: type[np.floating[Any]]) -> Room:
+    layers, columns, skip = len(weights.dilations), padded(sizes.gates), padded(sizes.skip)
+    return Room(
+        np.zeros((max(_LEAST, _BLOCK // signals), signals, layers * columns), dtype),
+        np.zeros((signals, padded(sizes.residual) + skip), dtype),
+        np.zeros((signals, sizes.gates // 2), dtype),
+        np.zeros((signals, skip), dtype),
+        np.zeros((signals, padded(sizes.outputs)), dtype),
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from wavenet.fused.compilation import helper, kept, sources
 from wavenet.fused.draws import CLASSES, GAUSSIAN, INVERSE, MIXTURE, bounded, classes, gaussian, mixture
 from wavenet.fused.products import address, matmul, size_of
-from wavenet.fused.rows import alive, blend, clear, copy, gate, rectify, scale
+from wavenet.fused.rows import blend, clear, copy, gate, rectify, scale
 
 Array = Any  # numba has its own idea of arrays
 
@@ -83,13 +83,28 @@ class Law(NamedTuple):
 
 class State(NamedTuple):
     """What is carried from one call to the next: rings (rows, residual), where each layer's begins (L + 1,) [rows of
-    all signals], the last inputs (N, window), the last two samples (N, 2), sums of log scales (N,)."""
+    all signals] (the first layer's has none), the last inputs (N, window), the last two samples (N, 2), sums of log
+    scales (N,)."""
 
     rings: Array
     ring_at: Array
     inputs: Array
     last: Array
     log_scales: Array
+
+
+class Room(NamedTuple):
+    """What a call works in, kept by its caller: numba frees an array after its last mention, and an address is none.
+
+    ahead (BLOCK, N, L gates padded); stream (N, residual and skip padded): the residual stream, beside it the sum of
+    skips; content (N, gates / 2); hidden (N, skip padded); outputs (N, outputs padded). Zeros where padded.
+    """
+
+    ahead: Array
+    stream: Array
+    content: Array
+    hidden: Array
+    outputs: Array
 
 
 SLOPE = 0.2  # of the leaky rectifiers in wavenet.stack
@@ -149,20 +164,15 @@ def _next(t, n, law, drive, shift, outputs, scratch, log_scales):
 def _compile() -> Any:
     version = sources()
 
-    def run(sizes, weights, drive, law, state, block, start, stop, out, record):
+    def run(sizes, weights, drive, law, state, room, start, stop, out, record):
         """Fill out[:, start:stop] (N, T), and with record (N, T, O) not empty the outputs beside it."""
         version  # noqa: B018  compiled code on disk is found by it
-        signals, layers, dtype = out.shape[0], len(weights.dilations), out.dtype
+        signals, layers, block, dtype = out.shape[0], len(weights.dilations), room.ahead.shape[0], out.dtype
         zero, residual, skip, half, taps = dtype.type(0), sizes.residual, sizes.skip, sizes.gates // 2, sizes.taps
         size, columns, to_skip = size_of(zero), _padded(sizes.gates), _padded(residual)
         mixed, width = to_skip + _padded(skip), layers * columns
         window, heard = (2 * taps - 1) * sizes.inputs, taps * sizes.inputs  # by the first layer, by the input's
         to_hidden, to_outputs = _padded(skip), _padded(sizes.outputs)
-        ahead = np.empty((block, signals, width), dtype)
-        stream = np.zeros((signals, mixed), dtype)  # the residual stream, and beside it the sum of skips
-        content = np.zeros((signals, half), dtype)
-        hidden = np.zeros((signals, to_hidden), dtype)
-        outputs = np.zeros((signals, to_outputs), dtype)
         scratch = np.empty(sizes.outputs, dtype)
         length = np.empty(layers, np.int64)
         place = np.empty(layers, np.int64)  # of the present sample in each ring
@@ -171,19 +181,16 @@ def _compile() -> Any:
             place[layer] = start % length[layer]
         root_half, slope = dtype.type(_ROOT_HALF), dtype.type(SLOPE)
         # From here to the draw everything goes by addresses (wavenet.fused.rows): a tenth of the time.
-        at_ahead, at_stream, at_content = address(ahead), address(stream), address(content)
-        at_hidden, at_outputs, at_inputs = address(hidden), address(outputs), address(state.inputs)
+        at_ahead, at_stream, at_content = address(room.ahead), address(room.stream), address(room.content)
+        at_hidden, at_outputs, at_inputs = address(room.hidden), address(room.outputs), address(state.inputs)
         driven = address(drive.frames), drive.frames.shape[1], address(drive.kernel), drive.kernel.shape[0]
         at_rings = address(state.rings)
         at_input, at_present, at_past = address(weights.input), address(weights.present), address(weights.past)
         at_head, at_output, at_skip = address(weights.hidden), address(weights.output), at_stream + to_skip * size
-        gate_bias, mix_bias, skip_bias = (
-            address(weights.gate_bias),
-            address(weights.mix_bias),
-            address(weights.skip_bias),
-        )
+        gate_bias, mix_bias = address(weights.gate_bias), address(weights.mix_bias)
+        skip_bias = address(weights.skip_bias)
         hidden_bias, output_bias = address(weights.hidden_bias), address(weights.output_bias)
-        dilations, ring_at, beside = weights.dilations, state.ring_at, drive.signals
+        dilations, ring_at, beside, outputs = weights.dilations, state.ring_at, drive.signals, room.outputs
         inputs, last = state.inputs, state.last
         for t in range(start, stop):
             i = (t - start) % block
@@ -255,7 +262,6 @@ def _compile() -> Any:
                 out[n, t] = _next(t, n, law, drive, shift, outputs, scratch, state.log_scales)
                 last[n, 1] = last[n, 0]
                 last[n, 0] = out[n, t]
-        alive(ahead, stream, content, hidden)
 
     return kept(run)
 

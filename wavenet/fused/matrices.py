@@ -1,9 +1,9 @@
 """Convolutions as matrices, in float64, and the first two of a stack as one.
 
-Nothing but a dilated convolution of dilation 1 comes after the input convolution on the way to the first layer's gates:
-the two are one product of the last 2 k - 1 inputs, of which there are a few, in place of k products of all residual
-channels. Their biases are weights of an input that is 1 from the first sample on: the padding before the signal, which
-each convolution has for itself, has no bias.
+On the way to the first layer's gates nothing comes after the input convolution but one of dilation 1: there the two are
+one product of the last 2 k - 1 inputs, of which there are a few, in place of k products of all residual channels. The
+residual stream still begins with the input convolution alone. Its bias is the weight of an input that is 1 from the
+first sample on: the padding before the signal, which each convolution has for itself, has no bias.
 """
 
 from __future__ import annotations

@@ -11,11 +11,6 @@ from wavenet.fused.products import put, size_of, take
 
 
 @helper
-def alive(*arrays):
-    """Called last with arrays used by address: numba frees an array after its last mention, and an address is none."""
-
-
-@helper
 def blend(zero, columns, share, bias, three, width, y):
     """y = bias + the three rows of `three`, weighted by `share`."""
     before, here, after = take(zero, share, 0), take(zero, share, 1), take(zero, share, 2)
