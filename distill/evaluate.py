@@ -87,7 +87,7 @@ def evaluate(
     heard: dict[str, dict[str, Heard]] = {name: {} for name in rows}
     progress = tqdm(total=len(clips) * len(rows), desc="evaluate", unit="clip", disable=None)
     for note in notes:
-        progress.write(f"evaluate: {note}", file=sys.stderr)
+        progress.write(f"distill-evaluate: {note}", file=sys.stderr)
     for clip in clips:
         wav = clip.wav[: len(clip.wav) - len(clip.wav) % audio.hop_length]
         mel = log_mel(wav[None].float())
@@ -117,7 +117,7 @@ def evaluate(
     natural = summaries[RECORDING]["mean"]["wer"]
     if natural is not None and natural > _DEAF:
         notes.append(f"the recogniser gets {natural:.0%} of the recordings' words wrong: WER and its gap say little")
-        print(f"evaluate: {notes[-1]}", file=sys.stderr)
+        print(f"distill-evaluate: {notes[-1]}", file=sys.stderr)
     result = {
         "sample_rate": audio.sample_rate,
         "clips": [clip.name for clip in clips],

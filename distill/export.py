@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     require(opset is None or _OPSETS[0] <= opset <= _OPSETS[1], "--opset", opset, f"{_OPSETS[0]} to {_OPSETS[1]}")
     require_packages()
     student = models.load(arguments.checkpoint)
+    print("distill-export: tracing the student and comparing the file with it: a minute or two", file=sys.stderr)
     if not isinstance(student, Student):
         kind = next(kind for kind, (_, found) in models.KINDS.items() if isinstance(student, found))
         raise UserError(f"{arguments.checkpoint}: found a {kind}, expected a student")

@@ -71,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     other = contours is not None  # F0 than the mel's, whose bands state its own harmonics
     require(not (steps and other), "--projection", steps, "0 beside --f0 and --transpose: the mel has its own F0")
     out = Path(arguments.out)
-    require(not out.exists() or out.is_dir(), "--out", arguments.out, "a folder")
+    wall = next((str(place) for place in (out, *out.parents) if place.exists() and not place.is_dir()), None)
+    require(wall is None, "--out", wall, "a folder")
     items = list(expand(arguments.inputs, out))
     for folder in [Path(name) for name in arguments.inputs if Path(name).is_dir()]:
         if line := not_used(folder, out):
@@ -225,9 +226,9 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser.add_argument("--temperature", type=float, default=1.0, help="scales the noise")
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or auto")
     methods = (AUTO, *SAMPLERS)
-    parser.add_argument("--method", type=str, choices=methods, help="how a teacher samples (default: the fastest)")
+    parser.add_argument("--method", choices=methods, help="how a teacher samples (default: the fastest)")
     engines = (AUTO, *ENGINES)
-    parser.add_argument("--engine", type=str, choices=engines, default=AUTO, help="of a student's flows; auto: fast")
+    parser.add_argument("--engine", choices=engines, default=AUTO, help="of a student's flows; auto: fast")
     parser.add_argument("--speaker", type=str, help="name or index of the voice, for a model with several")
     parser.add_argument("--f0", type=str, help="F0 and voicing: Hz a frame, 0 unvoiced, or time and Hz; file or folder")
     parser.add_argument("--transpose", type=float, default=0.0, help="move F0 by so many semitones")

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = jsonargparse.ArgumentParser(prog="distill-train", description=main.__doc__)
     parser.add_argument("--config", action="config", help="a recipe, e.g. configs/student_mol.yaml")
     kinds = ", ".join(RECIPES)
-    parser.add_argument("--kind", type=str, choices=tuple(RECIPES), default="student", help=f"of student: {kinds}")
+    parser.add_argument("--kind", choices=tuple(RECIPES), default="student", help=f"of student: {kinds}")
     recipe = RECIPES.get(stated_kind(argv, "student"), StudentRecipe)
     parser.add_argument("--model", type=recipe, default=recipe())
     parser.add_argument("--objective", type=ObjectiveConfig, default=ObjectiveConfig())

@@ -1,21 +1,14 @@
 """The compiled engine: the naive sampler's numbers at any size, in lockstep, over threads, and for 20,000 samples."""
 
-import contextlib
 import dataclasses
-import os
-import subprocess
-import sys
-import threading
-import time
 
 import pytest
 import torch
-from numba.core.event import trigger_event
 
 from distill.flows.autoregressive import IAF
 from tests.conftest import AUDIO, random_mel, randomise, small_stack, small_teacher
 from wavenet.config import StackConfig, TeacherConfig, UpsampleConfig
-from wavenet.fused import compilation, engine
+from wavenet.fused import engine
 from wavenet.sampling.fused import forced_outputs
 from wavenet.teacher import Teacher
 
@@ -193,83 +186,3 @@ def test_inverse_without_conditioning_is_the_inverse():
     back, inverse_log_det = flow.inverse(signal)
     torch.testing.assert_close(back, noise, rtol=0, atol=1e-9)
     torch.testing.assert_close(inverse_log_det, -log_det, rtol=0, atol=1e-9)
-
-
-def test_without_a_place_for_the_cache(monkeypatch):
-    def refuse(*arguments, **settings):
-        if settings.get("cache"):
-            raise RuntimeError("cannot cache function: no locator available")
-        return lambda function: function
-
-    with monkeypatch.context() as patch:
-        patch.setattr(compilation.numba, "njit", refuse)
-        patch.setattr(compilation, "helper", lambda function: ("uncached", function))
-        assert compilation.kept(len) == ("uncached", len)
-
-
-def test_compiling_is_announced(monkeypatch, capsys):
-    class Slow:
-        def __init__(self, seconds, from_disk=False):
-            self.overloads, self.seconds, self.from_disk = {}, seconds, from_disk
-
-        def compile(self, signature):
-            with contextlib.nullcontext() if self.from_disk else trigger_event(compilation.COMPILING):
-                time.sleep(self.seconds)
-            self.overloads[signature] = None
-
-    monkeypatch.setattr(compilation, "_PATIENCE", 0.05)
-    slow = Slow(0.3)
-    compilation.ready(slow, 1.0)
-    assert capsys.readouterr().err.count("compiling the sequential engine") == 1
-    compilation.ready(slow, 1.0)  # known by now
-    compilation.ready(Slow(0.0), 1.0)
-    compilation.ready(Slow(0.3, from_disk=True), 1.0)
-    other = threading.Thread(target=Slow(0.3).compile, args=[()])  # which numba tells of, too
-    other.start()
-    compilation.ready(Slow(0.3, from_disk=True), 1.0)
-    other.join()
-    assert capsys.readouterr().err == ""
-
-
-def test_numba_tells_of_what_it_compiles_and_not_of_what_it_loads(tmp_path):
-    """What the announcement rests on: an event for the engine's functions, none where they come from the disk."""
-    (tmp_path / "kept.py").write_text("import numba\n\n@numba.njit(cache=True)\ndef f(x):\n    return x + 1\n")
-    code = (
-        "from numba.core import event; import kept\n"
-        f"with event.install_recorder({compilation.COMPILING!r}) as told: kept.f(1)\n"
-        "print(len(told.buffer))"
-    )
-    run = [sys.executable, "-c", code]
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(tmp_path)}
-    told = [int(subprocess.check_output(run, env=environment, cwd=tmp_path)) for _ in range(2)]
-    assert told[0] > 0
-    assert told[1] == 0
-
-
-START = """
-import sys, time
-import torch
-from tests.conftest import random_mel, small_teacher
-model, mel = small_teacher(), random_mel(1, 2)
-start = time.perf_counter()
-wav = model.float().sample(mel.float(), "fused", seed=0)
-print(time.perf_counter() - start, float(wav.abs().sum()))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("features", [None, "+avx,+avx2,+fma,+sse4.2"], ids=["this processor", "AVX2 only"])
-def test_a_second_process_starts_at_once(features, tmp_path):
-    """The code comes from the disk; and narrower vectors give the same numbers."""
-    extra = {} if features is None else {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features}
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)} | extra
-    runs = [
-        subprocess.run([sys.executable, "-c", START], env=environment, capture_output=True, text=True, check=True)
-        for _ in range(2)
-    ]
-    (first, _), (second, total) = (map(float, run.stdout.split()) for run in runs)
-    assert "compiling" in runs[0].stderr
-    assert "compiling" not in runs[1].stderr
-    assert second < 1.5 < first
-    model, mel = small_teacher().float(), random_mel(1, 2).float()
-    assert total == pytest.approx(float(model.sample(mel, "cached", seed=0).abs().sum()), abs=1e-3)

@@ -327,9 +327,10 @@ def test_no_input_is_ever_written_over(runs, work, capsys):
         (["--seed", "-1"], "--seed: found -1"),
         (["--device", "abacus"], "abacus"),
         (["--method", "cached"], "--method: found 'cached'"),
-        (["--method", "quick"], "invalid choice"),
+        (["--method", "quick"], "--method: found 'quick', expected one of auto, naive"),
         (["--speaker", "0"], "--speaker: found '0'"),
         (["--out", "one.npy"], "--out: found 'one.npy', expected a folder"),
+        (["--out", "one.npy/a/b"], "--out: found 'one.npy', expected a folder"),
         (["--colour", "red"], "colour"),
     ],
 )

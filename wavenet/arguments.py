@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import typing
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ import jsonargparse
 import yaml
 
 from wavenet.errors import UserError
+from wavenet.rephrasing import rephrased
 
 # Metadata of a setting that older weights do not state: its default is what they were made with.
 LATER = {"later": True}
@@ -68,7 +70,7 @@ def parse_arguments(parser: jsonargparse.ArgumentParser, argv: Sequence[str] | N
     try:
         return parser.instantiate(parser.parse_args(argv))
     except jsonargparse.ArgumentError as error:
-        raise UserError(one_line(error)) from None
+        raise UserError(rephrased(one_line(error), parser, sys.argv[1:] if argv is None else argv)) from None
 
 
 def one_line(error: BaseException) -> str:

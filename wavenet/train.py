@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return training_of(kind)(argv)
     parser = jsonargparse.ArgumentParser(prog="wavenet-train", description=main.__doc__)
     parser.add_argument("--config", action="config", help="a recipe, e.g. configs/teacher_mol.yaml")
-    parser.add_argument("--kind", type=str, choices=(TEACHER,), default=TEACHER, help=f"of model: {', '.join(kinds())}")
+    parser.add_argument("--kind", choices=(TEACHER,), default=TEACHER, help=f"of model: {', '.join(kinds())}")
     parser.add_argument("--model", type=TeacherConfig, default=TeacherConfig())
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument("--train", type=TrainConfig, default=TrainConfig())

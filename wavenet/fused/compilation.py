@@ -26,8 +26,12 @@ def kept(function: Callable[..., Any]) -> Any:
     """Compile a function, and keep the code on disk: beside the source, or in the user's cache folder.
 
     Where numba finds no folder that it may write, the code lives as long as the process. numba watches the function's
-    own file alone: have the function close over `sources()`, and a change of any file of the engine is seen too.
+    own file alone: have the function close over `sources()`, and a change of any file of the engine is seen too. It may
+    close over nothing else: code on disk is found by what its function closes over, pickled, and a compiled function is
+    pickled differently by each process.
     """
+    closed_over = [cell.cell_contents for cell in function.__closure__ or ()]
+    assert closed_over in ([], [sources()]), f"{function.__name__} closes over {closed_over}"
     try:
         return numba.njit(nogil=True, error_model="numpy", fastmath=_ARITHMETIC, cache=True)(function)
     except RuntimeError:  # "cannot cache function: no locator available"

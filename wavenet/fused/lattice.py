@@ -40,16 +40,17 @@ def _run(compiled: Any, given: Tensor, lattice: Tensor, kernel: Tensor) -> Tenso
     return torch.from_numpy(made).to(given.device)
 
 
+@helper
+def _turned(ratio):
+    """1 / cosh, which 1 - tanh^2 would lose near 1, and tanh of a log area ratio."""
+    decay = np.exp(-abs(ratio))
+    share = 1 / (1 + decay * decay)
+    sine = (1 - decay * decay) * share
+    return 2 * decay * share, -sine if ratio < 0 else sine
+
+
 def _compile() -> tuple[Any, Any]:
     version = sources()
-
-    @helper
-    def turned(ratio):
-        """1 / cosh, which 1 - tanh^2 would lose near 1, and tanh of a log area ratio."""
-        decay = np.exp(-abs(ratio))
-        share = 1 / (1 + decay * decay)
-        sine = (1 - decay * decay) * share
-        return 2 * decay * share, -sine if ratio < 0 else sine
 
     def coloured(values, frames, weights, signal):
         version  # noqa: B018  compiled code on disk is found by it
@@ -63,7 +64,7 @@ def _compile() -> tuple[Any, Any]:
                 before, own, after = frames[n, frame], frames[n, frame + 1], frames[n, frame + 2]
                 forward = values[n, t]
                 for m in range(order, 0, -1):
-                    cosine, sine = turned(a * before[m] + b * own[m] + c * after[m])
+                    cosine, sine = _turned(a * before[m] + b * own[m] + c * after[m])
                     past = backward[m - 1]
                     backward[m] = sine * forward + cosine * past
                     forward = cosine * forward - sine * past
@@ -82,7 +83,7 @@ def _compile() -> tuple[Any, Any]:
                 before, own, after = frames[n, frame], frames[n, frame + 1], frames[n, frame + 2]
                 forward = values[n, t] * np.exp(a * before[0] + b * own[0] + c * after[0]) + backward[0]
                 for m in range(1, order + 1):
-                    cosine, sine = turned(a * before[m] + b * own[m] + c * after[m])
+                    cosine, sine = _turned(a * before[m] + b * own[m] + c * after[m])
                     later = backward[m] if m < order else forward * 0
                     backward[m - 1] = cosine * later - sine * forward
                     forward = cosine * forward + sine * later
