@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train a coupling flow: --config RECIPE.yaml --data.root DIR --out RUN. The same command resumes."""
     parser = jsonargparse.ArgumentParser(prog="distill-train-flow", description=main.__doc__)
     parser.add_argument("--config", action="config", help="a recipe, e.g. configs/flow.yaml")
-    parser.add_argument("--kind", type=str, choices=(KIND,), default=KIND, help="of model")
+    parser.add_argument("--kind", choices=(KIND,), default=KIND, help="of model")
     parser.add_argument("--model", type=FlowConfig, default=FlowConfig())
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument("--train", type=TrainConfig, default=TrainConfig())

@@ -223,7 +223,7 @@ def _generator() -> torch.Generator:
 def _parser() -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(prog="distill-latent-table", description=main.__doc__)
     parser.add_argument("--config", action="config", help="a recipe, e.g. configs/segmentvae.yaml")
-    parser.add_argument("--kind", type=str, choices=(KIND,), default=KIND, help="of model")
+    parser.add_argument("--kind", choices=(KIND,), default=KIND, help="of model")
     parser.add_argument("--model", type=SegmentConfig, default=SegmentConfig())
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument("--train", type=TrainConfig, default=TrainConfig())

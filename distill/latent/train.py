@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train a VAE of mel patches: --config RECIPE.yaml --data.root DIR --out RUN. The same command resumes."""
     parser = jsonargparse.ArgumentParser(prog="distill-train-segments", description=main.__doc__)
     parser.add_argument("--config", action="config", help="a recipe, e.g. configs/segmentvae.yaml")
-    parser.add_argument("--kind", type=str, choices=(KIND,), default=KIND, help="of model")
+    parser.add_argument("--kind", choices=(KIND,), default=KIND, help="of model")
     parser.add_argument("--model", type=SegmentConfig, default=SegmentConfig())
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
     parser.add_argument("--train", type=TrainConfig, default=TrainConfig())

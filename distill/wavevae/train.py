@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train a WaveVAE: --config RECIPE.yaml --data.root DIR --out RUN. The same command resumes."""
     parser = jsonargparse.ArgumentParser(prog="distill-train-wavevae", description=main.__doc__)
     parser.add_argument("--config", action="config", help="a recipe, e.g. configs/wavevae.yaml")
-    parser.add_argument("--kind", type=str, choices=(KIND,), default=KIND, help="of model")
+    parser.add_argument("--kind", choices=(KIND,), default=KIND, help="of model")
     parser.add_argument("--model", type=WaveVAEConfig, default=WaveVAEConfig())
     parser.add_argument("--objective", type=ElboConfig, default=ElboConfig())
     parser.add_argument("--data", type=DataConfig, default=DataConfig())
