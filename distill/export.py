@@ -71,7 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     require(opset is None or _OPSETS[0] <= opset <= _OPSETS[1], "--opset", opset, f"{_OPSETS[0]} to {_OPSETS[1]}")
     require_packages()
     student = models.load(arguments.checkpoint)
-    print("distill-export: tracing the student and comparing the file with it: a minute or two", file=sys.stderr)
     if not isinstance(student, Student):
         kind = next(kind for kind, (_, found) in models.KINDS.items() if isinstance(student, found))
         raise UserError(f"{arguments.checkpoint}: found a {kind}, expected a student")
@@ -81,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         temporary.touch()  # a folder that cannot be written is known before the work
+        print("distill-export: tracing the student and comparing the file with it: a minute or two", file=sys.stderr)
         temporary.write_bytes(export(student, opset))
         apart, longest = parity(temporary, student)
         size = temporary.stat().st_size / 1e6

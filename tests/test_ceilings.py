@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import distill.speed.ceilings as ceilings_module
 from distill.speed.ceilings import ceilings, sequential_limits
 from distill.speed.references import REFERENCES, reference
 from wavenet.fused.rates import multiply_add_rate, stream_rate
@@ -21,13 +22,17 @@ def test_streaming_a_large_net_is_slower_than_a_small_one_and_that_than_multiply
     assert stream_rate([(512, 512)] * 64, 0.2) < 0.8 * stream_rate([(128, 128)], 0.2) < multiply_add_rate(0.2)
 
 
-def test_streamed_weights_are_counted():
+def test_streamed_weights_are_counted(monkeypatch):
     """small: 20 layers of 64 -> 128 and 64 -> 128, the last without its residual; 2 inputs, the head, 30 outputs."""
+    streamed = 2 * 64 + 20 * 2 * 64 * 128 - 64 * 64 + 64 * 64 + 64 * 30
     limits = sequential_limits(reference("small"), 0.02)
-    assert limits["streamed_weights"] == 2 * 64 + 20 * 2 * 64 * 128 - 64 * 64 + 64 * 64 + 64 * 30
+    assert limits["streamed_weights"] == streamed
     assert 0 < limits["bound"] < limits["floor"]
-    delayed = 1 / limits["bound"] - 1 / limits["floor"]
-    assert delayed == pytest.approx(20 * 64 * 128 / multiply_add_rate(0.05), rel=0.5)
+    monkeypatch.setattr(ceilings_module, "stream_rate", lambda shapes, seconds, sustained: 3e9)
+    monkeypatch.setattr(ceilings_module, "multiply_add_rate", lambda seconds, sustained: 5e9)
+    limits = sequential_limits(reference("small"), 0.02)
+    assert limits["floor"] == pytest.approx(3e9 / streamed)
+    assert limits["bound"] == pytest.approx(1 / (streamed / 3e9 + 20 * 64 * 128 / 5e9))
 
 
 def test_a_student_has_no_floor():

@@ -91,19 +91,8 @@ def _prepare(sizes: Sizes, weights: Weights, law: Law, dtype: type[np.floating[A
     """Have the loop compiled, or loaded, for this precision."""
     three, two = np.zeros((1, 0, 0), dtype), np.zeros((1, 0), dtype)
     nothing = Drive(three, np.zeros((0, 3), dtype), three, three, two)
-    ready(
-        run,
-        sizes,
-        weights,
-        nothing,
-        law,
-        _state(sizes, weights, 1, dtype),
-        _room(sizes, weights, 1, dtype),
-        0,
-        0,
-        two,
-        three,
-    )
+    state, room = _state(sizes, weights, 1, dtype), _room(sizes, weights, 1, dtype)
+    ready(run, sizes, weights, nothing, law, state, room, 0, 0, two, three)
 
 
 @torch.no_grad()
