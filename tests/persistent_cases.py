@@ -25,11 +25,12 @@ from wavenet.teacher import Teacher
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A teacher and how it is sampled. layout: of `persistent`, or block: gate and draw of a `graph`.
+    """A teacher and how it is sampled. layout: of `persistent`, or block: the launches of a `graph`.
 
     linear_prediction: order; what is sampled is then the residual.
-    tile, at_once: of wavenet.sampling.persistent, where others than its own.
+    tile, at_once: of wavenet.sampling.persistent or launches, where others than its own.
     together: all programs of a circle at the same time, for all samples in one launch, as on a GPU.
+    backwards: the programs of a launch from the last to the first, which shows what hangs on their order.
     """
 
     layout: str = "whole"
@@ -43,14 +44,26 @@ class Case:
     tile: int | None = None
     at_once: int | None = None
     together: bool = False
+    backwards: bool = False
     linear_prediction: int = 0
+    layers: int = 2
+    samples: int = 12
 
 
+BLOCK = 5
 CASES = {
     "block mol": Case("block", batch=2),
+    "block mol kernel 1": Case("block", kernel_size=1, batch=2),
     "block gaussian": Case("block", kind="gaussian", temperature=0.6),
-    "block mulaw": Case("block", kind="mulaw", temperature=0.6),
+    "block gaussian kernel 3 in float32": Case("block", kind="gaussian", kernel_size=3, double=False),
+    "block mulaw kernel 4": Case("block", kind="mulaw", kernel_size=4, temperature=0.6),
     "block mulaw at temperature 0": Case("block", kind="mulaw", temperature=0.0),
+    "block with a source and speakers": Case("block", kernel_size=3, source=True, batch=2),
+    "block of 64 channels": Case("block", kind="gaussian", double=False, channels=(64, 128, 64), samples=6),
+    "block in tiles": Case("block", batch=9, channels=(9, 20, 6), tile=64, samples=6),
+    "block of one layer": Case("block", layers=1),
+    "block backwards": Case("block", kernel_size=3, batch=2, backwards=True),
+    "block whose rings go round": Case("block", kind="gaussian", kernel_size=3, layers=3, samples=36),
     "whole mol": Case(batch=2),
     "block mol residual": Case("block", linear_prediction=3),
     "whole mol residual": Case(batch=2, linear_prediction=3),
@@ -77,34 +90,46 @@ CASES = {
 
 def run(case: Case, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
     """The reference's samples and the programs', at one noise."""
+    model = teacher(case)
+    dtype = torch.float64 if case.double and case.layout != "circle" else torch.float32
+    model = model.to(device, dtype)
+    mel = random_mel(case.batch, case.samples // model.config.audio.hop_length).to(device, dtype)
+    speaker = torch.arange(case.batch, device=device) if case.source else None
+    noise = uniforms(range(case.batch), case.samples, model.noise_channels, dtype=dtype, device=device)
+    reference = model.sample(mel, "naive", seed=0, temperature=case.temperature, speaker=speaker)
+    sampler, settings = persistent.sample_persistent, {"layout": case.layout}
+    if case.layout == "block":
+        sampler, settings = sample_in_blocks, {"block": BLOCK, "kernels": True}
+    with pytest.MonkeyPatch.context() as patch:
+        if case.tile is not None:
+            # By name: the module imports Triton, which is not installed everywhere.
+            module = "launches" if case.layout == "block" else "persistent"
+            patch.setattr(f"wavenet.sampling.{module}._TILE", case.tile)
+        patch.setattr(persistent, "_AT_ONCE", case.at_once or persistent._AT_ONCE)
+        if case.linear_prediction:
+            found = sample_by_residual(sampler, model, mel, noise, case.temperature, speaker, **settings)
+        else:
+            found = sampler(model, mel, noise, case.temperature, speaker, **settings)
+    return reference, found
+
+
+def teacher(case: Case) -> Teacher:
+    """A teacher of 6 samples a frame, its weights far from their start."""
     residual, gates, skip = case.channels
-    stack = StackConfig(1, 2, case.kernel_size, residual_channels=residual, gate_channels=gates, skip_channels=skip)
     base = small_teacher(case.kind, source=case.source, bits=5 if case.kind == "mulaw" else None).config
     pitch = dataclasses.replace(base.pitch, audio=dataclasses.replace(AUDIO, hop_length=6))
     config = dataclasses.replace(
         base,
-        stack=stack,
+        stack=StackConfig(1, case.layers, case.kernel_size, residual, gates, skip),
         audio=pitch.audio,
         pitch=pitch,
         speakers=2 if case.source else 0,
         linear_prediction=case.linear_prediction,
     )
     torch.manual_seed(0)
-    model = randomise(Teacher(config).double(), scale=0.25).eval().requires_grad_(False)
+    model = randomise(Teacher(config).double(), scale=0.25 if residual < 32 else 0.05).eval().requires_grad_(False)
     assert isinstance(model, Teacher)
-    dtype = torch.float64 if case.double and case.layout != "circle" else torch.float32
-    model, mel = model.to(device, dtype), random_mel(case.batch, 2).to(device, dtype)
-    speaker = torch.arange(case.batch, device=device) if case.source else None
-    persistent._TILE = case.tile or persistent._TILE
-    persistent._AT_ONCE = case.at_once or persistent._AT_ONCE
-    noise = uniforms(range(case.batch), 12, model.noise_channels, dtype=dtype, device=device)
-    reference = model.sample(mel, "naive", seed=0, temperature=case.temperature, speaker=speaker)
-    sampler, settings = persistent.sample_persistent, {"layout": case.layout}
-    if case.layout == "block":
-        sampler, settings = sample_in_blocks, {"block": 5, "kernels": True}
-    if case.linear_prediction:
-        return reference, sample_by_residual(sampler, model, mel, noise, case.temperature, speaker, **settings)
-    return reference, sampler(model, mel, noise, case.temperature, speaker, **settings)
+    return model
 
 
 class Together:
@@ -157,14 +182,28 @@ def run_together(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
         return run(case)
 
 
+def run_backwards(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
+    """`run`, with the interpreter's programs in the opposite order."""
+    from triton.runtime import interpreter
+
+    builder = interpreter.interpreter_builder
+    forwards = builder.set_grid_idx
+
+    def turned(*place: int) -> None:
+        forwards(*(size - 1 - i for size, i in zip(builder.grid_dim, place, strict=True)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builder, "set_grid_idx", turned)
+        return run(case)
+
+
 def main(path: str) -> None:
     """Compute all cases."""
     torch.set_num_threads(1)
-    usual = persistent._TILE, persistent._AT_ONCE
     results = {}
     for name, case in CASES.items():
-        persistent._TILE, persistent._AT_ONCE = usual
-        results[name] = run_together(case) if case.together else run(case)
+        way = run_together if case.together else run_backwards if case.backwards else run
+        results[name] = way(case)
     torch.save(results, path)
 
 

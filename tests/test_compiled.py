@@ -16,7 +16,7 @@ CASES = [*persistent_cases.CASES, *fused_cases.CASES]
 # Every program and every branch in it but for sizes; the rest is the same with others.
 FEW = [
     "block mulaw at temperature 0",
-    "block gaussian",
+    "block of 64 channels",
     "whole mulaw kernel 4",
     "whole gaussian in float32",
     "whole with a source and speakers",
@@ -27,7 +27,7 @@ FEW = [
     "rounded, kernel 2",
     "flows, signals and conditioning",
 ]
-KERNELS = {"block": {"gate_row", "draw_row"}, "whole": {"whole"}, "circle": {"circle"}}
+KERNELS = {"block": {"layer_row", "between_rows"}, "whole": {"whole"}, "circle": {"circle"}}
 
 
 def compiled(names, place):
@@ -52,9 +52,14 @@ def rest(tmp_path_factory):
 def check(name, launches):
     expected = KERNELS.get(name.split()[0], {"enter", "layer", "leave"})
     assert {launch["kernel"] for launch in launches} == expected
+    if name.startswith("block"):
+        case = persistent_cases.CASES[name]
+        blocks, samples = -(-case.samples // persistent_cases.BLOCK), persistent_cases.BLOCK
+        assert len(launches) == blocks * (samples * (case.layers + 1) + 1)
     for launch in launches:
         assert launch["code"] > 1000
         assert launch["shared"] < 48 * 1024
+        assert not launch["tf32"] or name not in persistent_cases.CASES
 
 
 @pytest.mark.parametrize("name", FEW)

@@ -58,7 +58,7 @@ def test_a_graph_does_without_and_says_so_once(machine, capsys):
     assert not graph._kernels()
     assert not graph._kernels()
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"method graph: gate and draw by torch, which are more operations; {COMPILER}"
+    assert line == f"method graph: by tensor operations, four times as many; {COMPILER}"
 
 
 @pytest.mark.parametrize(

@@ -42,14 +42,18 @@ class Driver:
 
 
 def compiled(names: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """For each case its launches: kernel, code and shared memory [bytes]."""
+    """For each case its launches: kernel, code and shared memory [bytes], whether it multiplies in TF32."""
     driver.set_active(Driver())
     launches: list[dict[str, Any]] = []
 
     def at(kernel: JITFunction, grid: Any) -> Any:
         def launch(*arguments: Any, **settings: Any) -> None:
             code = kernel.run(*arguments, grid=grid, warmup=True, **settings)
-            figures = {"code": len(code.asm["cubin"]), "shared": code.metadata.shared}
+            figures = {
+                "code": len(code.asm["cubin"]),
+                "shared": code.metadata.shared,
+                "tf32": "tf32" in code.asm["ptx"],
+            }
             launches.append({"kernel": kernel.fn.__name__} | figures)
 
         return launch
@@ -61,13 +65,10 @@ def compiled(names: list[str]) -> dict[str, list[dict[str, Any]]]:
         patch.setattr(fused_layers, "_interpreted", lambda: True)
         patch.setattr(Teacher, "sample", lambda self, mel, *arguments, **settings: mel[:, 0])  # the reference
         for name in names:
-            with patch.context() as own:
-                own.setattr(persistent, "_TILE", persistent._TILE)  # what a case changes
-                own.setattr(persistent, "_AT_ONCE", persistent._AT_ONCE)
-                launches.clear()
-                cases = persistent_cases if name in persistent_cases.CASES else fused_cases
-                cases.run(cases.CASES[name])
-                found[name] = list(launches)
+            launches.clear()
+            cases = persistent_cases if name in persistent_cases.CASES else fused_cases
+            cases.run(cases.CASES[name])
+            found[name] = list(launches)
     return found
 
 

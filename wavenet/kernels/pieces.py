@@ -88,6 +88,39 @@ def leaky(value, slope):
 
 
 @triton.jit
+def head(
+    total,
+    hidden_weight,
+    hidden_bias,
+    output,
+    output_bias,
+    slope,
+    SKIP: tl.constexpr,
+    KINDS: tl.constexpr,
+    COUNT_PADDED: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """Outputs (COUNT_PADDED,) three times, the same where KINDS is 1, of rectified skips `total` (SKIP,).
+
+    hidden_weight (SKIP, SKIP) by rows of outputs, output (KINDS, SKIP, COUNT_PADDED); ROWS: of both, held at a time.
+    """
+    skips, choice = tl.arange(0, SKIP), tl.arange(0, COUNT_PADDED)
+    logits = tl.load(output_bias + choice)
+    loc = tl.load(output_bias + (KINDS // 2) * COUNT_PADDED + choice)
+    raw = tl.load(output_bias + (KINDS - 1) * COUNT_PADDED + choice)
+    for first in range(0, SKIP, ROWS):
+        row = first + tl.arange(0, ROWS)
+        product = tl.sum(tl.load(hidden_weight + row[:, None] * SKIP + skips[None, :]) * total[None, :], 1)
+        hidden = leaky(product + tl.load(hidden_bias + row), slope)[:, None]
+        at = output + row[:, None] * COUNT_PADDED + choice[None, :]
+        logits += tl.sum(tl.load(at) * hidden, 0)
+        if KINDS == 3:
+            loc += tl.sum(tl.load(at + SKIP * COUNT_PADDED) * hidden, 0)
+            raw += tl.sum(tl.load(at + 2 * SKIP * COUNT_PADDED) * hidden, 0)
+    return logits, loc, raw
+
+
+@triton.jit
 def chosen(logits, uniform, COUNT: tl.constexpr, COUNT_PADDED: tl.constexpr):
     """Index drawn from softmax(logits (COUNT_PADDED,)) by inverse CDF; the padding's logits are -inf."""
     edges = tl.cumsum(tl.exp(logits - tl.max(logits, 0)), 0)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from wavenet.kernels.pieces import drawn, first_stream, gated, known_gates, leaky
+from wavenet.kernels.pieces import drawn, first_stream, gated, head, known_gates, leaky
 
 
 @triton.jit(do_not_specialize=["start", "stop", "length", "frame_count"])
@@ -63,7 +63,7 @@ def whole(
     signals += n * length * (INPUTS - 1)
     rings += n * SLOTS * WIDTH
     frames += n * frame_count * (LAYERS * 2 * HALF)
-    column, skips, choice = tl.arange(0, WIDTH), tl.arange(0, SKIP), tl.arange(0, COUNT_PADDED)
+    column, skips = tl.arange(0, WIDTH), tl.arange(0, SKIP)
     dtype: tl.constexpr = out.dtype.element_ty
     gain, coefficient = tl.load(numbers).to(dtype), tl.load(numbers + 2).to(dtype)
     root, slope = tl.load(numbers + 6).to(dtype), tl.load(numbers + 7).to(dtype)
@@ -104,19 +104,18 @@ def whole(
                 mixed += tl.sum(tl.load(residual + at * WIDTH + column[None, :]) * z, 0)
                 total += tl.sum(tl.load(skip_weight + at * SKIP + skips[None, :]) * z, 0)
             h = mixed
-        total = leaky(total, slope)
-        logits = tl.load(output_bias + choice)
-        loc = tl.load(output_bias + (KINDS // 2) * COUNT_PADDED + choice)
-        raw = tl.load(output_bias + (KINDS - 1) * COUNT_PADDED + choice)
-        for first in range(0, SKIP, HEAD_ROWS):
-            row = first + tl.arange(0, HEAD_ROWS)
-            product = tl.sum(tl.load(hidden_weight + row[:, None] * SKIP + skips[None, :]) * total[None, :], 1)
-            hidden = leaky(product + tl.load(hidden_bias + row), slope)[:, None]
-            at = output + row[:, None] * COUNT_PADDED + choice[None, :]
-            logits += tl.sum(tl.load(at) * hidden, 0)
-            if KINDS == 3:
-                loc += tl.sum(tl.load(at + SKIP * COUNT_PADDED) * hidden, 0)
-                raw += tl.sum(tl.load(at + 2 * SKIP * COUNT_PADDED) * hidden, 0)
+        logits, loc, raw = head(
+            leaky(total, slope),
+            hidden_weight,
+            hidden_bias,
+            output,
+            output_bias,
+            slope,
+            SKIP,
+            KINDS,
+            COUNT_PADDED,
+            HEAD_ROWS,
+        )
         own = noise + t * CHANNELS
         previous = drawn(logits, loc, raw, own, levels, numbers, previous, KINDS, COUNT, COUNT_PADDED, GRID, GREEDY)
         tl.store(out + t, previous)

@@ -132,6 +132,13 @@ def numbers(
     return torch.tensor(values, dtype=torch.float64)
 
 
+def choices(head: MixtureHead | GaussianHead | MuLawHead, deviates: Tensor) -> Tensor:
+    """deviates (B, T, n) as the draw wants them: a Gaussian is a mixture of one, whose choice is made."""
+    if isinstance(head, GaussianHead):
+        deviates = torch.cat([torch.full_like(deviates, 0.5), deviates], -1)
+    return deviates.contiguous()
+
+
 def frames(stack: Stack, cond: Conditioning) -> tuple[Tensor, Tensor]:
     """Conditioning projected for every layer, (B, F + 2, L, 2, half padded), and the kernel (hop, 3)."""
     assert stack.condition is not None, "this stack was built without conditioning"

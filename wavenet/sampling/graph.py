@@ -1,17 +1,23 @@
 """Sequential sampling by a CUDA graph: a block of samples is recorded once, and replayed for every block.
 
 A GPU finishes the operations of a small network faster than a host can ask for them. Recorded, a block's operations
-follow each other on the device without the host; wavenet.sampling.block is what is recorded.
+follow each other on the device without the host. What is recorded is wavenet.sampling.launches, or
+wavenet.sampling.block where Triton does not run.
 
-Estimate, not a measurement: the network of 2 x 10 layers, 64 residual channels and ten logistics takes about 3 L + 25 =
-85 operations a sample, with gate and draw by Triton 2 L + 11 = 51. At 1 to 1.5 microseconds for a recorded operation on
-an H100 or H200 that is 8,000 to 12,000 samples/s for one signal, and 13,000 to 20,000 with Triton; signals in one batch
-go in lockstep, at almost the same number of steps a second.
+Estimate, not a measurement: the network of 2 x 10 layers, 64 residual channels and ten logistics takes L + 1 = 21
+launches a sample, without Triton about 3 L + 25 = 85 operations. From the end of one recorded launch to the next one's
+first instruction passes about a microsecond on an H100 or H200; a layer's launch then waits once for the L2 cache and
+sums over the threads of four warps, another 1 to 1.5, the one between two samples has three products in a row and the
+draw, 3 to 4. 20 layers and one of those are 43 to 55 microseconds, 18,000 to 23,000 samples/s for one signal, where
+without Triton 8,000 to 12,000 could be hoped for. Signals of a batch go in lockstep: 128 of them are 500 programs for a
+middle layer, which 132 multiprocessors hold at once, and 4 to 6 microseconds a launch would be 1 to 1.5 million
+samples/s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,10 +28,14 @@ from wavenet.notice import announce
 from wavenet.sampling.block import BlockStepper
 from wavenet.sampling.drivable import Drivable
 from wavenet.sampling.kept import Kept
+from wavenet.sampling.stepper import Stepper
+
+if TYPE_CHECKING:
+    from wavenet.sampling.launches import LaunchStepper
 
 BLOCK = 32  # samples of one graph
 Run = Callable[[], None]
-Prepared = tuple[BlockStepper, Run]
+Prepared = tuple[Stepper, Run]
 _KEPT: Kept[Prepared] = Kept(4)
 
 
@@ -34,7 +44,7 @@ def sample_graph(
 ) -> Tensor:
     """mel (B, M, F), uniforms (B, T, n) -> wav (B, T). Raises UserError for a model that is not on a CUDA GPU.
 
-    Where Triton does not run, gate and draw are torch's, and a line on stderr says so.
+    Where Triton does not run, a sample is four times as many operations of torch's, and a line on stderr says so.
     """
     if mel.device.type != "cuda":
         raise UserError(f"method graph: found a model on {mel.device.type}, expected one on a CUDA GPU")
@@ -52,12 +62,12 @@ def sample_in_blocks(
     *,
     block: int = BLOCK,
     kernels: bool = False,
-    prepare: Callable[[BlockStepper], Run] = lambda stepper: stepper.run,
+    prepare: Callable[[Stepper], Run] = lambda stepper: stepper.run,
 ) -> Tensor:
     """The same on any device: `prepare` makes of the stepper what is called once a block, its own `run` by default.
 
-    kernels: as in BlockStepper. Stepper and what `prepare` made of it are kept for signals of the same batch, precision
-    and temperature, until the weights change.
+    kernels: by Triton's programs instead of tensor operations. Stepper and what `prepare` made of it are kept for
+    signals of the same batch, precision and temperature, until the weights change.
     """
     cond, block = model.conditioning(mel, speaker), max(block, model.stack.config.kernel_size + 1)
     law = (type(model.head), tuple(vars(model.head).items()), model.gain, model.config.pre_emphasis, temperature)
@@ -66,7 +76,7 @@ def sample_in_blocks(
     place = (len(uniforms), uniforms.shape[2], uniforms.dtype, mel.device, stream, torch.is_inference_mode_enabled())
 
     def make() -> Prepared:
-        stepper = BlockStepper(model, uniforms, temperature, block, kernels)
+        stepper = _kind(kernels)(model, uniforms, temperature, block)
         return stepper, prepare(stepper)
 
     with _KEPT.borrowed(model.stack, (law, place, block, kernels, prepare), make) as (stepper, run):
@@ -80,14 +90,24 @@ def sample_in_blocks(
     return wav
 
 
+def _kind(kernels: bool) -> type[BlockStepper] | type[LaunchStepper]:
+    """The stepper of tensor operations, or that of Triton's programs."""
+    if not kernels:
+        return BlockStepper
+    # Imported where it is used: Triton takes a second, and is not installed everywhere.
+    from wavenet.sampling.launches import LaunchStepper
+
+    return LaunchStepper
+
+
 def _kernels() -> bool:
-    """Whether gate and draw are Triton's."""
+    """Whether the operations are Triton's."""
     if lack := missing():
-        announce(f"method graph: gate and draw by torch, which are more operations; {lack}")
+        announce(f"method graph: by tensor operations, four times as many; {lack}")
     return not lack
 
 
-def captured(stepper: BlockStepper) -> Run:
+def captured(stepper: Stepper) -> Run:
     """`stepper.run` as a graph's replay. Where the stepper stands afterwards is not said: `reset` it."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())

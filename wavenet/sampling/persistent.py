@@ -27,7 +27,6 @@ from torch import Tensor
 
 from wavenet.config import require
 from wavenet.errors import UserError
-from wavenet.heads import GaussianHead
 from wavenet.kernels.availability import expect_triton
 from wavenet.sampling.deviates import deviates
 from wavenet.sampling.drivable import Drivable
@@ -57,19 +56,17 @@ def sample_persistent(
     """
     _expect_device(mel.device)
     # Imported where it is used: Triton takes a second, and is not installed everywhere.
-    from wavenet.kernels.weights import frames, pack
+    from wavenet.kernels.weights import choices, frames, pack
 
     cond = model.conditioning(mel, speaker)
     packed = pack(model.stack, model.head, model.gain, model.config.pre_emphasis, temperature)
     projected, kernel = frames(model.stack, cond)
-    noise = deviates(model.head, uniforms)
-    if isinstance(model.head, GaussianHead):  # a mixture of one, whose choice is made
-        noise = torch.cat([torch.full_like(noise, 0.5), noise], -1)
+    noise = choices(model.head, deviates(model.head, uniforms))
     signals = noise[..., :0] if cond.signals is None else cond.signals.transpose(1, 2).contiguous()
     wav = torch.zeros_like(uniforms[..., 0])
     rings = wav.new_zeros(len(wav), packed.slots, packed.sizes["WIDTH"])
     sizes = {"HOP": kernel.shape[0], "SLOTS": packed.slots, "CHANNELS": noise.shape[2]} | packed.sizes
-    arguments = [*packed.tensors, projected, kernel, signals, noise.contiguous(), rings, wav]
+    arguments = [*packed.tensors, projected, kernel, signals, noise, rings, wav]
     room = _room(packed.sizes, wav)
     require(layout != "circle" or room > 0, "layout", layout, "whole: this network or device has no room for a circle")
     with torch.cuda.device_of(wav):
