@@ -30,6 +30,7 @@ class Case:
     linear_prediction: order; what is sampled is then the residual.
     tile, at_once: of wavenet.sampling.persistent or launches, where others than its own.
     together: all programs of a circle at the same time, for all samples in one launch, as on a GPU.
+    before: signals made by the same model before, of which no trace may be left.
     backwards: the programs of a launch from the last to the first, which shows what hangs on their order.
     """
 
@@ -44,6 +45,7 @@ class Case:
     tile: int | None = None
     at_once: int | None = None
     together: bool = False
+    before: int = 0
     backwards: bool = False
     linear_prediction: int = 0
     layers: int = 2
@@ -62,6 +64,7 @@ CASES = {
     "block of 64 channels": Case("block", kind="gaussian", double=False, channels=(64, 128, 64), samples=6),
     "block in tiles": Case("block", batch=9, channels=(9, 20, 6), tile=64, samples=6),
     "block of one layer": Case("block", layers=1),
+    "block with signals before": Case("block", kernel_size=3, before=1, samples=6),
     "block backwards": Case("block", kernel_size=3, batch=2, backwards=True),
     "block whose rings go round": Case("block", kind="gaussian", kernel_size=3, layers=3, samples=36),
     "whole mol": Case(batch=2),
@@ -106,6 +109,8 @@ def run(case: Case, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
             module = "launches" if case.layout == "block" else "persistent"
             patch.setattr(f"wavenet.sampling.{module}._TILE", case.tile)
         patch.setattr(persistent, "_AT_ONCE", case.at_once or persistent._AT_ONCE)
+        for _ in range(case.before):
+            sampler(model, 1 - mel, 1 - noise, case.temperature, speaker, **settings)
         if case.linear_prediction:
             found = sample_by_residual(sampler, model, mel, noise, case.temperature, speaker, **settings)
         else:

@@ -15,6 +15,9 @@ pytestmark = pytest.mark.skipif(not available(), reason="needs Triton, which is 
 CASES = [*persistent_cases.CASES, *fused_cases.CASES]
 # Every program and every branch in it but for sizes; the rest is the same with others.
 FEW = [
+    "block mol",
+    "block mol kernel 1",
+    "block mulaw kernel 4",
     "block mulaw at temperature 0",
     "block of 64 channels",
     "whole mulaw kernel 4",
@@ -55,7 +58,9 @@ def check(name, launches):
     if name.startswith("block"):
         case = persistent_cases.CASES[name]
         blocks, samples = -(-case.samples // persistent_cases.BLOCK), persistent_cases.BLOCK
-        assert len(launches) == blocks * (samples * (case.layers + 1) + 1)
+        assert len(launches) == (1 + case.before) * blocks * (samples * (case.layers + 1) + 1)
+        between = [launch for launch in launches if launch["kernel"] == "between_rows"]
+        assert all(launch["barriers"] == max(0, case.kernel_size - 2) for launch in between)
     for launch in launches:
         assert launch["code"] > 1000
         assert launch["shared"] < 48 * 1024

@@ -42,7 +42,8 @@ class Driver:
 
 
 def compiled(names: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """For each case its launches: kernel, code and shared memory [bytes], whether it multiplies in TF32."""
+    """For each case its launches: kernel, code and shared memory [bytes], whether it multiplies in TF32, and barriers
+    that it asks for itself."""
     driver.set_active(Driver())
     launches: list[dict[str, Any]] = []
 
@@ -53,6 +54,7 @@ def compiled(names: list[str]) -> dict[str, list[dict[str, Any]]]:
                 "code": len(code.asm["cubin"]),
                 "shared": code.metadata.shared,
                 "tf32": "tf32" in code.asm["ptx"],
+                "barriers": code.asm["ttgir"].count("barrier"),
             }
             launches.append({"kernel": kernel.fn.__name__} | figures)
 

@@ -2,7 +2,8 @@
 
 A row has every layer's gates and stream side by side (wavenet.sampling.composition); rows are (block, B, W), those of a
 sample `step` apart and those of a signal W. Each program has a tile of a matrix in its registers for a few signals.
-What two programs of a launch write is never the same, and none reads what another one of its launch writes.
+What two programs of a launch write is never the same, and none reads what another one of its launch writes. Threads of
+one program are another matter: what is stored and then loaded again comes to other ones, and wants a barrier between.
 """
 
 import triton
@@ -143,12 +144,15 @@ def between_rows(
         inside, there = index < WIDTH, column < GATES
         dilation, start = tl.load(dilations + layer), tl.load(clock)
         length = (TAPS - 1) * dilation
-        ring, stream = rings + tl.load(ring_at + layer) * WIDTH + index, rows + layer * layer_width + GATES + index
+        ring = rings + tl.load(ring_at + layer).to(tl.int64) * WIDTH + index
+        stream = rows + layer * layer_width + GATES + index
         # A slot that is written here is read by none of this launch: a ring's oldest stream was row i's to read.
         for n in range(first, tl.where((tile == 0) & (i >= 0), stop, first)):
             made = tl.load(stream + i * step + n * stride, mask=inside, other=0.0)
             tl.store(ring + (n * SLOTS + (start + i) % length) * WIDTH, made, mask=inside)
         for tap in tl.static_range(TAPS - 1):
+            if tap > 0:
+                tl.debug_barrier()  # the sums of the tap before are read by other threads than wrote them
             at = past + ((layer * (TAPS - 1) + tap) * WIDTH + index[:, None]) * GATES + column[None, :]
             matrix = tl.load(at, mask=inside[:, None] & there[None, :], other=0.0)
             row = i + 1 - (TAPS - 1 - tap) * dilation  # before the block, where it is negative

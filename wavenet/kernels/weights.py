@@ -86,6 +86,11 @@ def pack(
     )
 
 
+def head_rows(sizes: dict[str, int], most: int) -> int:
+    """Rows of the head's matrices of which a program holds at most so many numbers at a time."""
+    return min(sizes["SKIP"], max(1, most // max(sizes["COUNT_PADDED"], sizes["SKIP"])))
+
+
 def stack_weights(stack: Stack) -> dict[str, Tensor]:
     """`Packed`'s tensors from input to hidden_bias by name, in float64 on the CPU: what any user of a stack needs."""
     blocks, sizes = [block for block in stack.blocks if isinstance(block, GatedBlock)], stack_sizes(stack)

@@ -7,11 +7,11 @@ wavenet.sampling.block where Triton does not run.
 Estimate, not a measurement: the network of 2 x 10 layers, 64 residual channels and ten logistics takes L + 1 = 21
 launches a sample, without Triton about 3 L + 25 = 85 operations. From the end of one recorded launch to the next one's
 first instruction passes about a microsecond on an H100 or H200; a layer's launch then waits once for the L2 cache and
-sums over the threads of four warps, another 1 to 1.5, the one between two samples has three products in a row and the
-draw, 3 to 4. 20 layers and one of those are 43 to 55 microseconds, 18,000 to 23,000 samples/s for one signal, where
-without Triton 8,000 to 12,000 could be hoped for. Signals of a batch go in lockstep: 128 of them are 500 programs for a
-middle layer, which 132 multiprocessors hold at once, and 4 to 6 microseconds a launch would be 1 to 1.5 million
-samples/s.
+sums over the threads of four warps, another 1 to 1.5, and the one between two samples, with two products in a row and
+the draw, takes 3 to 4. 20 (1 + 1 to 1.5) + 1 + 3 to 4 are 44 to 55 microseconds, 18,000 to 23,000 samples/s for one
+signal. 85 operations of 1 to 1.5 microseconds each are 8,000 to 12,000. Signals of a batch go in lockstep, eight to a
+program, one after the other: with 128 of them 20 (1 + 8 to 12) + 1 + 24 to 32 are 200 to 300 microseconds, 0.4 to 0.6
+million samples/s.
 """
 
 from __future__ import annotations

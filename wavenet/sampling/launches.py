@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wavenet.kernels.rows import between_rows, layer_row
-from wavenet.kernels.weights import choices, pack, padded
+from wavenet.kernels.weights import choices, head_rows, pack, padded
 from wavenet.sampling.drivable import Drivable
 from wavenet.sampling.stepper import Stepper
 
-_TILE = 8192  # numbers of a matrix that a program holds at most
-_COLUMNS = 64  # of a tile at most
+_TILE = 8192  # numbers of a matrix that a program holds, if its tile is not narrower than
+_NARROWEST, _WIDEST = 16, 64  # columns
 _SIGNALS = 8  # that go through one tile at most, one after the other
 _WARPS = 4
 
@@ -31,7 +31,9 @@ class LaunchStepper(Stepper):
         self.law = model.head
         super().__init__(model, like, block)
         config, composition, batch = self.config, self.composition, len(like)
-        self.packed = pack(model.stack, model.head, model.gain, model.config.pre_emphasis, temperature)
+        packed = pack(model.stack, model.head, model.gain, model.config.pre_emphasis, temperature)
+        self.sizes, self.numbers, self.dilations = packed.sizes, packed.numbers, packed.dilations
+        self.head = [packed.hidden, packed.hidden_bias, packed.output, packed.output_bias, packed.levels]
         self.signals = min(_SIGNALS, batch)
         # The first layer's program makes its own gates, which nobody else reads, and stores its stream, all of which
         # lack the samples still: its columns begin with the stream.
@@ -43,9 +45,8 @@ class LaunchStepper(Stepper):
         reaches = [(config.kernel_size - 1) * dilation for dilation in config.dilations]
         places = [0, *itertools.accumulate(reaches)]
         self.rings = like.new_zeros(batch, places[-1], config.residual_channels)
-        self.ring_at = torch.tensor(places[:-1], dtype=torch.int32, device=like.device)
-        self.dilations = self.ring_at.new_tensor(config.dilations)
-        self.clock = self.ring_at.new_zeros(1)
+        self.ring_at = self.dilations.new_tensor(places[:-1])
+        self.clock = self.dilations.new_zeros(1)
 
     def prepare(self, deviates: Tensor) -> Tensor:
         """As the draw of wavenet.kernels.pieces wants it."""
@@ -89,7 +90,7 @@ class LaunchStepper(Stepper):
         )
 
     def _between(self, i: int) -> None:
-        config, sizes = self.config, self.packed.sizes
+        config, sizes = self.config, self.sizes
         width, tile = padded(config.residual_channels), _tile(padded(config.residual_channels))
         tiles, groups = -(-config.gate_channels // tile), -(-self.batch // self.signals)
         layers = len(self.push) if config.kernel_size > 1 else 0
@@ -97,12 +98,8 @@ class LaunchStepper(Stepper):
             self.rows,
             self.noise,
             self.wave[:, len(self.entry) - 1 :],
-            self.packed.hidden,
-            self.packed.hidden_bias,
-            self.packed.output,
-            self.packed.output_bias,
-            self.packed.levels,
-            self.packed.numbers,
+            *self.head,
+            self.numbers,
             self.taps,
             self.rings,
             self.ring_at,
@@ -125,7 +122,7 @@ class LaunchStepper(Stepper):
             COUNT_PADDED=sizes["COUNT_PADDED"],
             GRID=sizes["GRID"],
             GREEDY=sizes["GREEDY"],
-            HEAD_ROWS=min(sizes["SKIP"], max(1, _TILE // max(sizes["COUNT_PADDED"], sizes["SKIP"]))),
+            HEAD_ROWS=head_rows(sizes, _TILE),
             BLOCK=self.block,
             TILE=tile,
             SIGNALS=self.signals,
@@ -135,4 +132,4 @@ class LaunchStepper(Stepper):
 
 def _tile(rows: int) -> int:
     """Columns of a tile of so many rows."""
-    return max(16, min(_COLUMNS, _TILE // rows))
+    return max(_NARROWEST, min(_WIDEST, _TILE // rows))

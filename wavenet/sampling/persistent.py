@@ -79,11 +79,11 @@ def sample_persistent(
 
 def _whole(arguments: list[Tensor], sizes: dict[str, int], frame_count: int) -> None:
     from wavenet.kernels.program import whole
+    from wavenet.kernels.weights import head_rows
 
     batch, length = arguments[-1].shape
     rows = min(sizes["HALF"], max(1, _TILE // max(sizes["WIDTH"], sizes["SKIP"])))
-    head_rows = min(sizes["SKIP"], max(1, _TILE // max(sizes["COUNT_PADDED"], sizes["SKIP"])))
-    settings: dict[str, Any] = sizes | {"ROWS": rows, "HEAD_ROWS": head_rows, "num_warps": _WARPS}
+    settings: dict[str, Any] = sizes | {"ROWS": rows, "HEAD_ROWS": head_rows(sizes, _TILE), "num_warps": _WARPS}
     for start in range(0, length, _AT_ONCE):
         stop = min(length, start + _AT_ONCE)
         whole[(batch,)](*arguments, start, stop, length, frame_count, **settings)

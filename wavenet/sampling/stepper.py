@@ -58,7 +58,7 @@ class Stepper:
     @property
     def past(self) -> list[Tensor]:
         """What `run` keeps of a signal for its next block, all zeros in the silence before the first."""
-        return [self.rows, self.wave]
+        return [self.wave]
 
     def drive(self, model: Drivable, cond: Conditioning, uniforms: Tensor) -> Drive:
         """What `load` reads of a signal of that model, cond and uniforms (B, T, n) of all its samples."""
