@@ -85,8 +85,10 @@ def test_in_pieces(monkeypatch):
 @pytest.mark.parametrize(
     ("stack", "length"), [(StackConfig(), 20_000), (StackConfig(1, 10, 3, 128, 256, 128), 4_000)], ids=["small", "wide"]
 )
-def test_outputs_are_the_parallel_pass_within_1e_4(stack, length):
+@pytest.mark.parametrize("narrow", [False, True])
+def test_outputs_are_the_parallel_pass_within_1e_4(stack, length, narrow, monkeypatch):
     """float32, full channel counts, every dilation many times round its ring."""
+    monkeypatch.setattr("wavenet.fused.weights.pays", lambda dtype, count: narrow)
     torch.manual_seed(0)
     config = TeacherConfig(audio=dataclasses.replace(AUDIO, hop_length=64), stack=stack, gain=4.0)
     model = randomise(Teacher(dataclasses.replace(config, upsample=UpsampleConfig(16, 1))), scale=0.12).eval()

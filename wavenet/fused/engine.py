@@ -51,13 +51,13 @@ def drive(
     """
     like = noise if noise is not None else given
     assert like is not None
-    sizes, weights = pack(stack)
-    dtype = weights.input.dtype.type
     batch, length = like.shape[:2]
-    out, log_scales = np.zeros((batch, length), dtype), np.zeros(batch)
-    outputs = np.zeros((batch, length if record else 0, sizes.outputs), dtype)
     threads = max(1, min(torch.get_num_threads(), batch))
     together = max(1, min(LOCKSTEP, -(-batch // threads)))
+    sizes, weights = pack(stack, alone=together == 1)
+    dtype = weights.input.dtype.type
+    out, log_scales = np.zeros((batch, length), dtype), np.zeros(batch)
+    outputs = np.zeros((batch, length if record else 0, sizes.outputs), dtype)
     interrupted = threading.Event()
 
     def group(first: int) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from wavenet.fused.compilation import helper, kept, sources
 from wavenet.fused.draws import CLASSES, GAUSSIAN, INVERSE, MIXTURE, bounded, classes, gaussian, mixture
+from wavenet.fused.narrow import narrow_matmul, narrow_size
 from wavenet.fused.products import address, matmul, size_of
 from wavenet.fused.rows import blend, clear, copy, gate, rectify, scale
 
@@ -36,6 +37,7 @@ class Sizes(NamedTuple):
     skip: int
     outputs: int
     taps: int
+    narrow: int  # 1: what every sample reads is in narrow panels, for one signal
 
 
 class Weights(NamedTuple):
@@ -146,6 +148,16 @@ def _past(zero, rows, signals, w, residual, columns, ring, place, length, ahead,
 
 
 @helper
+def _stream(zero, sizes, signals, w, n, columns, x, x_row, y, y_row):
+    """y += x w, with weights that every sample reads; where those behind them begin."""
+    if sizes.narrow:
+        narrow_matmul(zero, w, n, columns, x, y)
+        return w + narrow_size(n, columns) * size_of(zero)
+    matmul(zero, signals, w, n, columns, x, x_row, y, y_row)
+    return w + n * columns * size_of(zero)
+
+
+@helper
 def _next(t, n, law, drive, shift, outputs, scratch, log_scales):
     """The next sample of signal n from its outputs."""
     if law.kind == MIXTURE:
@@ -217,8 +229,7 @@ def _compile() -> Any:
             for layer in range(layers):
                 gates = at_ahead + (i * signals * layers + layer) * columns * size
                 if layer == 0:
-                    matmul(zero, signals, w, window, columns, at_inputs, window, gates, width)
-                    w += window * columns * size
+                    w = _stream(zero, sizes, signals, w, window, columns, at_inputs, window, gates, width)
                 elif taps > 1:
                     here, ring = place[layer], at_rings + ring_at[layer] * residual * size
                     for tap in range(taps - 1):
@@ -234,27 +245,25 @@ def _compile() -> Any:
                         copy(zero, residual, at_stream + n * mixed * size, row)
                     place[layer] = here + 1 if here + 1 < length[layer] else 0
                 if layer > 0:
-                    matmul(zero, signals, w, residual, columns, at_stream, mixed, gates, width)
-                    w += residual * columns * size
+                    w = _stream(zero, sizes, signals, w, residual, columns, at_stream, mixed, gates, width)
                 for n in range(signals):
                     gate(zero, half, gates + n * width * size, at_content + n * half * size)
                     bias = mix_bias + layer * residual * size
                     scale(zero, residual, root_half, bias, at_stream + n * mixed * size)
                 if layer + 1 < layers:
-                    matmul(zero, signals, w, half, mixed, at_content, half, at_stream, mixed)
-                    w += half * mixed * size
+                    w = _stream(zero, sizes, signals, w, half, mixed, at_content, half, at_stream, mixed)
                 else:  # nothing reads the last residual
-                    matmul(zero, signals, w, half, mixed - to_skip, at_content, half, at_skip, mixed)
+                    _stream(zero, sizes, signals, w, half, mixed - to_skip, at_content, half, at_skip, mixed)
             for n in range(signals):
                 row = n * mixed * size
                 rectify(zero, skip, slope, at_skip + row)
                 copy(zero, skip, hidden_bias, at_hidden + n * to_hidden * size)
                 copy(zero, sizes.outputs, output_bias, at_outputs + n * to_outputs * size)
-            matmul(zero, signals, at_head, skip, to_hidden, at_skip, mixed, at_hidden, to_hidden)
+            _stream(zero, sizes, signals, at_head, skip, to_hidden, at_skip, mixed, at_hidden, to_hidden)
             for n in range(signals):
                 row = n * to_hidden * size
                 rectify(zero, skip, slope, at_hidden + row)
-            matmul(zero, signals, at_output, skip, to_outputs, at_hidden, to_hidden, at_outputs, to_outputs)
+            _stream(zero, sizes, signals, at_output, skip, to_outputs, at_hidden, to_hidden, at_outputs, to_outputs)
             for n in range(signals):
                 if record.shape[1] > 0:
                     record[n, t] = outputs[n, : sizes.outputs]

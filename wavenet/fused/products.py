@@ -93,8 +93,11 @@ take: Any = intrinsic(_take)  # (zero, address, index): the value there
 put: Any = intrinsic(_put)  # (zero, address, index, value)
 
 
-class _Panel:
-    """Emits y[r] += sum_k x[r, k] w[k] for some rows r and the columns of a few vectors, all sums in registers."""
+class Panel:
+    """Emits y[r] += sum_k x[r, k] w[k] for some rows r and the columns of a few vectors, all sums in registers.
+
+    A subclass may keep weights in another form: `weights`, of which a sum begins with `begin` and ends with `end`.
+    """
 
     def __init__(self, builder: Any, element: ir.Type, lanes: int, rows: int, vectors: int, splits: int) -> None:
         self.builder, self.lanes, self.rows = builder, lanes, rows
@@ -114,7 +117,7 @@ class _Panel:
             (cell, split): cgutils.alloca_once(builder, self.vector) for cell in cells for split in range(self.splits)
         }
         for (cell, split), total in sums.items():
-            builder.store(self._load(y, place[cell]) if split == 0 else ir.Constant(self.vector, None), total)
+            builder.store(self.begin(y, place[cell]) if split == 0 else ir.Constant(self.vector, None), total)
         whole = builder.sdiv(n, index(self.splits))
         with cgutils.for_range(builder, whole) as loop:
             first = builder.mul(loop.index, index(self.splits))
@@ -127,25 +130,43 @@ class _Panel:
             total = builder.load(sums[cell, 0])
             for split in range(1, self.splits):
                 total = builder.fadd(total, builder.load(sums[cell, split]))
-            builder.store(total, self._vector_at(y, place[cell]), align=self.align)
+            total = self.end(total, builder.gep(w, [builder.mul(n, w_row)]), cell[1], y, place[cell])
+            builder.store(total, self.vector_at(y, place[cell]), align=self.align)
+
+    def begin(self, y: Any, place: Any) -> Any:
+        """What a sum begins with."""
+        return self.load(y, place)
+
+    def weights(self, w: Any, start: Any) -> list[Any]:
+        """The vectors of one input, whose weights begin at `start`."""
+        return [self.load(w, self.builder.add(start, self.index(part * self.lanes))) for part in self.vectors]
+
+    def end(self, total: Any, behind: Any, part: int, y: Any, place: Any) -> Any:
+        """What is stored of a sum of vector `part`; behind: a pointer behind the weights."""
+        return total
 
     def _add(self, sums: Any, split: int, k: Any, w: Any, w_row: Any, x: Any, x_row: Any) -> None:
         builder, index = self.builder, self.index
-        start = builder.mul(k, w_row)
-        weights = [self._load(w, builder.add(start, index(part * self.lanes))) for part in self.vectors]
+        weights = self.weights(w, builder.mul(k, w_row))
         for row in range(self.rows):
             at = builder.add(builder.mul(x_row, index(row)), k)
             value = self._broadcast(builder.load(builder.gep(x, [at])))
             for part in self.vectors:
-                product = builder.fmul(value, weights[part], flags=("contract",))
                 total = sums[(row, part), split]
-                builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
+                builder.store(self.multiply_add(value, weights[part], builder.load(total)), total)
 
-    def _vector_at(self, base: Any, offset: Any) -> Any:
+    def multiply_add(self, value: Any, weights: Any, total: Any) -> Any:
+        """value weights + total, in one instruction where there is one."""
+        product = self.builder.fmul(value, weights, flags=("contract",))
+        return self.builder.fadd(total, product, flags=("contract",))
+
+    def vector_at(self, base: Any, offset: Any) -> Any:
+        """A pointer to the vector at an offset of values."""
         return self.builder.bitcast(self.builder.gep(base, [offset]), self.vector.as_pointer())
 
-    def _load(self, base: Any, offset: Any) -> Any:
-        return self.builder.load(self._vector_at(base, offset), align=self.align)
+    def load(self, base: Any, offset: Any) -> Any:
+        """That vector."""
+        return self.builder.load(self.vector_at(base, offset), align=self.align)
 
     def _broadcast(self, value: Any) -> Any:
         undefined = self.vector(ir.Undefined)
@@ -171,7 +192,7 @@ def _multiplier(rows: int, width: int) -> Any:
             weights, inputs, outputs = (builder.inttoptr(arguments[at], element.as_pointer()) for at in (1, 2, 4))
             x_row, y_row, n = (arguments[at] for at in (3, 5, 6))
             splits = max(1, registers // 2 // (together * vectors))
-            panel, w_row = _Panel(builder, element, lanes, together, vectors, splits), ir.IntType(64)(width)
+            panel, w_row = Panel(builder, element, lanes, together, vectors, splits), ir.IntType(64)(width)
             for row in range(0, rows, together):
                 first = ir.IntType(64)(row)
                 x, y = (

@@ -12,27 +12,46 @@ import torch
 from wavenet.fingerprint import fingerprint
 from wavenet.fused.loop import Sizes, Weights
 from wavenet.fused.matrices import Floats, bias, entry, in_one, matrices
+from wavenet.fused.narrow import narrow_panels, pays
 from wavenet.fused.products import padded, panels
 from wavenet.layers import GatedBlock
 from wavenet.stack import Stack
 
 _HUGE = 2**22  # bytes from which the system gives an array large pages
 
-# What was packed last of each stack: the state of its parameters then, and the result.
-_PACKED: weakref.WeakKeyDictionary[Stack, tuple[object, tuple[Sizes, Weights]]] = weakref.WeakKeyDictionary()
+# What was packed last of each stack: the state of its parameters then, and the results, in narrow panels and not.
+_PACKED: weakref.WeakKeyDictionary[Stack, tuple[object, dict[bool, tuple[Sizes, Weights]]]]
+_PACKED = weakref.WeakKeyDictionary()
 
 
-def pack(stack: Stack) -> tuple[Sizes, Weights]:
-    """Sizes and packed weights, in the stack's precision; packed again only when a parameter has changed."""
-    state = fingerprint(stack)
+def pack(stack: Stack, alone: bool = False) -> tuple[Sizes, Weights]:
+    """Sizes and packed weights, in the stack's precision; packed again only when a parameter has changed.
+
+    alone: for one signal; what every sample reads is then in narrow panels, where they pay.
+    """
+    state, dtype = fingerprint(stack), _precision(stack)
     if stack not in _PACKED or _PACKED[stack][0] != state:
-        _PACKED[stack] = state, _pack(stack)
-    return _PACKED[stack][1]
+        _PACKED[stack] = state, {}
+    narrow, made = alone and pays(dtype, _streamed(stack)), _PACKED[stack][1]
+    if narrow not in made:
+        made[narrow] = _pack(stack, dtype, narrow)
+    return made[narrow]
 
 
-def _pack(stack: Stack) -> tuple[Sizes, Weights]:
+def _streamed(stack: Stack) -> int:
+    """Weights that every sample reads, near enough."""
+    blocks = [block for block in stack.blocks if isinstance(block, GatedBlock)]
+    parts = [block.dilated.weight[..., -1] for block in blocks] + [block.output.weight for block in blocks]
+    return sum(part.numel() for part in [*parts, stack.hidden.weight, stack.output.weight])
+
+
+def _precision(stack: Stack) -> type[np.floating[Any]]:
+    return np.float64 if next(stack.parameters()).dtype == torch.float64 else np.float32
+
+
+def _pack(stack: Stack, dtype: type[np.floating[Any]], narrow: bool) -> tuple[Sizes, Weights]:
     """The scalings of the residual sum and of the skips are in the matrices here."""
-    dtype = np.float64 if next(stack.parameters()).dtype == torch.float64 else np.float32
+    streamed = narrow_panels if narrow else panels
     blocks = [block for block in stack.blocks if isinstance(block, GatedBlock)]
     config, layers = stack.config, len(blocks)
     residual = config.residual_channels
@@ -47,7 +66,7 @@ def _pack(stack: Stack) -> tuple[Sizes, Weights]:
         to_residual, to_skip = np.split(mix, [residual], 1)
         last = taps is dilated[-1]  # whose residual nothing reads
         tap = in_one(first, taps) if taps is dilated[0] else taps[-1]
-        present += [panels(tap), panels(to_skip if last else np.hstack([to_residual, space, to_skip]))]
+        present += [streamed(tap), streamed(to_skip if last else np.hstack([to_residual, space, to_skip]))]
     gate_bias = np.zeros((layers, padded(config.gate_channels)))
     gate_bias[:, : config.gate_channels] = np.stack([bias(block.dilated) for block in blocks])
     sizes = Sizes(
@@ -57,6 +76,7 @@ def _pack(stack: Stack) -> tuple[Sizes, Weights]:
         config.skip_channels,
         stack.output.out_channels,
         config.kernel_size,
+        int(narrow),
     )
     arrays: dict[str, Floats] = {
         "input": panels(first.reshape(-1, residual)),
@@ -65,9 +85,9 @@ def _pack(stack: Stack) -> tuple[Sizes, Weights]:
         "gate_bias": gate_bias.reshape(-1),
         "mix_bias": mix_biases[:, :residual],
         "skip_bias": mix_biases[:, residual:].sum(0),
-        "hidden": panels(matrices(stack.hidden)[0]),
+        "hidden": streamed(matrices(stack.hidden)[0]),
         "hidden_bias": bias(stack.hidden),
-        "output": panels(matrices(stack.output)[0]),
+        "output": streamed(matrices(stack.output)[0]),
         "output_bias": bias(stack.output),
     }
     placed = _side_by_side(arrays, dtype)

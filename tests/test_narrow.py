@@ -1,0 +1,117 @@
+"""Weights of 24 bits: products as exact as those of float32, at any size; a broken network shows."""
+
+import types
+
+import numba
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import random_mel, small_teacher
+from tests.test_fused import SIZES, teacher_of
+from wavenet.fused import weights
+from wavenet.fused.narrow import narrow_matmul, narrow_panels, narrow_size, pays, second_level
+from wavenet.fused.products import address, matmul, padded, panels
+from wavenet.sampling.fused import forced_outputs
+
+
+@numba.njit
+def _narrow(w, n, columns, x, y):
+    narrow_matmul(w.dtype.type(0), address(w), n, columns, address(x), address(y))
+
+
+@numba.njit
+def _wide(w, n, columns, x, y):
+    matmul(w.dtype.type(0), 1, address(w), n, columns, address(x), n, address(y), columns)
+
+
+@pytest.fixture(params=[False, True], ids=["wide", "narrow"])
+def narrow(request, monkeypatch):
+    monkeypatch.setattr(weights, "pays", lambda dtype, count: request.param and dtype == np.float32)
+    return request.param
+
+
+@pytest.mark.parametrize(("n", "outputs"), [(1, 32), (2, 16), (7, 33), (64, 128), (65, 100), (3, 1)])
+def test_products(n, outputs):
+    """Off by no more than 2^-24 of a column's largest weight for each input, and float32's rounding of the sum."""
+    generator = np.random.default_rng(0)
+    w, x = generator.standard_normal((n, outputs)), generator.standard_normal(n).astype(np.float32)
+    w *= 10.0 ** generator.integers(-25, 25, outputs)  # columns of very different sizes
+    w[:, 0] = 0
+    packed, columns = narrow_panels(w), padded(outputs)
+    assert packed.dtype == np.float32
+    assert len(packed) == narrow_size(n, columns)
+    y = np.zeros(columns, np.float32)
+    _narrow(packed, n, columns, x, y)
+    error = np.abs(y[:outputs] - x.astype(float) @ w)
+    allowed = np.abs(x).sum() * np.abs(w).max(0) + (n + 2) * (np.abs(x[:, None] * w).sum(0))
+    assert (error <= 2.0**-24 * allowed).all()
+    assert not y[outputs:].any()
+
+
+def test_a_sum_is_added_to_what_is_there():
+    generator = np.random.default_rng(1)
+    w, x, y = generator.standard_normal((5, 48)), np.ones(5, np.float32), np.full(48, 3, np.float32)
+    _narrow(narrow_panels(w), 5, 48, x, y)
+    np.testing.assert_allclose(y, 3 + w.sum(0), rtol=0, atol=1e-5)
+
+
+def test_products_round_as_those_of_float32_do():
+    """Of weights as they are spread at a training's start and, with rare large ones, after it."""
+    generator = np.random.default_rng(2)
+    for draw in (lambda: generator.standard_normal((64, 128)), lambda: generator.standard_t(4, (64, 128))):
+        narrow_errors, wide_errors = [], []
+        for _ in range(30):
+            w, x = draw(), generator.standard_normal(64).astype(np.float32)
+            found, usual = np.zeros(128, np.float32), np.zeros(128, np.float32)
+            _narrow(narrow_panels(w), 64, 128, x, found)
+            _wide(panels(w).astype(np.float32), 64, 128, x, usual)
+            narrow_errors.append(found - x.astype(float) @ w)
+            wide_errors.append(usual - x.astype(float) @ w)
+        assert 0 < np.std(narrow_errors) < 1.2 * np.std(wide_errors)
+
+
+@pytest.mark.parametrize("stack", SIZES, ids=lambda stack: f"kernel {stack.kernel_size}")
+def test_any_size_in_float32(stack, narrow):
+    """Teacher-forced outputs against those in float64."""
+    model, mel = teacher_of(stack), random_mel(1, 6)
+    wav = 0.3 * torch.randn(1, 96, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exact = forced_outputs(model, wav, mel)
+    assert weights.pack(model.float().stack, alone=True)[0].narrow == narrow
+    found = forced_outputs(model, wav.float(), mel.float())
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+    assert float(exact.std(1).mean()) > 1e-3
+
+
+def test_one_signal_alone_is_narrow_and_lockstep_is_not(narrow):
+    model, mel = teacher_of(SIZES[3]), random_mel(2, 6)
+    torch.set_num_threads(1)
+    assert not weights.pack(model.stack, alone=True)[0].narrow  # float64
+    together = model.float().sample(mel.float(), "fused", seed=3)
+    alone = torch.cat([model.sample(mel[n : n + 1].float(), "fused", seed=3 + n) for n in (0, 1)])
+    assert weights.pack(model.stack, alone=True)[0].narrow == narrow
+    assert not weights.pack(model.stack)[0].narrow
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_broken_network_shows(broken, narrow):
+    model, mel = small_teacher("gaussian").float(), random_mel(1, 4).float()
+    model.stack.blocks[1].output.weight.data[0, 0, 0] = broken
+    assert not bool(model.sample(mel, "fused", seed=0).isfinite().all())
+
+
+@pytest.mark.parametrize("features", ["+avx,+avx2", "+avx,+avx2,+avx512f", "+avx"])
+@pytest.mark.parametrize("stated", ["512K", "1280K\n", "1M", "", None])
+def test_where_it_pays(features, stated, monkeypatch, tmp_path):
+    """float32 beyond the second-level cache, by vectors of eight."""
+    codegen = types.SimpleNamespace(codegen=lambda: types.SimpleNamespace(magic_tuple=lambda: ("", "", features)))
+    monkeypatch.setattr("wavenet.fused.narrow.cpu_target", types.SimpleNamespace(target_context=codegen))
+    monkeypatch.setattr("wavenet.fused.narrow._SECOND_LEVEL", tmp_path / "size")
+    if stated is not None:
+        (tmp_path / "size").write_text(stated)
+    room = (1280 if stated == "1280K\n" else 512) * 1024
+    assert second_level() == room
+    assert not pays(np.float64, 10**9)
+    assert not pays(np.float32, room // 4)
+    assert pays(np.float32, room // 4 + 1) == (features == "+avx,+avx2")
