@@ -1,18 +1,23 @@
 """Weights of 24 bits: products as exact as those of float32, at any size; a broken network shows."""
 
 import types
+from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
 import torch
 
+from distill.models import load
 from tests.conftest import random_mel, small_teacher
 from tests.test_fused import SIZES, teacher_of
+from wavenet.audio import read_audio
 from wavenet.fused import weights
 from wavenet.fused.narrow import narrow_matmul, narrow_panels, narrow_size, pays, second_level
 from wavenet.fused.products import address, matmul, padded, panels
 from wavenet.sampling.fused import forced_outputs
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @numba.njit
@@ -115,3 +120,18 @@ def test_where_it_pays(features, stated, monkeypatch, tmp_path):
     assert not pays(np.float64, 10**9)
     assert not pays(np.float32, room // 4)
     assert pays(np.float32, room // 4 + 1) == (features == "+avx,+avx2")
+
+
+def test_outputs_of_the_shipped_teacher_on_speech(monkeypatch):
+    """As near to float64 as those of float32's own weights. `pytest -s` shows both (root mean square)."""
+    model = load("teacher").eval().requires_grad_(False)
+    clip = sorted((ROOT / "wavenet/bundled").rglob("*.flac"))[0]
+    wav = read_audio(clip, model.config.audio.sample_rate)[0][None, 8192 : 8192 + 40 * 256]
+    mel, outputs = model.log_mel(wav)[..., :40], {}
+    for narrow in (False, True):
+        monkeypatch.setattr(weights, "pays", lambda dtype, count, narrow=narrow: narrow and dtype == np.float32)
+        outputs[narrow] = forced_outputs(model, wav, mel).double()
+    exact = forced_outputs(model.double(), wav.double(), mel.double())
+    errors = {narrow: float((found - exact).std()) for narrow, found in outputs.items()}
+    print(f"narrow {errors[True]:.1e}, wide {errors[False]:.1e}, outputs {float(exact.std()):.1f}")
+    assert 0 < errors[True] < 1.5 * errors[False] < 1.5e-6
