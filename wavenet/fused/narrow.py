@@ -31,11 +31,10 @@ _LEAST = float(np.finfo(np.float32).tiny) * 2.0**31  # of a column's largest wei
 def pays(dtype: type[np.floating[Any]], count: int) -> bool:
     """Whether `count` weights that every sample reads should be narrow on this processor.
 
-    It has been measured with vectors of eight alone, and with weights that a core's own cache does not hold: within it,
-    taking them apart costs more than bytes do.
+    Where the processor has vectors of eight, for weights that a core's own cache does not hold: within it, taking them
+    apart costs more than bytes do.
     """
-    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
-    of_eight = "+avx2" in features and "+avx512f" not in features
+    of_eight = "+avx2" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
     return dtype == np.float32 and of_eight and 4 * count > second_level()
 
 
