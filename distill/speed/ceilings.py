@@ -1,11 +1,11 @@
-"""What no program on this machine passes: rates of arithmetic and of memory, and the floor of sequential sampling.
+"""This machine's limits: rates of arithmetic and of memory, and the floor of sequential sampling.
 
 For every sample a sequential sampler must read each weight whose input has only just become known: the present tap of
 each layer, its projection to residual and skip, and the head. That, at the measured rate of vector times matrix, is its
 floor. What can be added ahead of time in blocks, the taps with a delay, comes on top at the rate of multiply-adds; the
-two together are its bound. Both count the network's own weights, as float32: a sampler that multiplies some of them out
-beforehand, as `fused` the first layer's taps, reads a few less, and one that keeps them as 24 bits, as `fused` does on
-some processors, fewer bytes.
+two together are its bound. Both count the network's own weights, as float32: a sampler that reads fewer of them, as
+`fused` where it multiplies the first layer's taps out beforehand, or fewer bytes, as `fused` where 24 bits pay, may
+pass them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 
 from distill.speed.gpu_ceilings import gpu_ceilings
 from wavenet.fused.rates import multiply_add_rate, stream_rate
+from wavenet.fused.weights import streamed
 from wavenet.stack import Stack
 
 _SIDE, _COPY = 1024, 1 << 24  # of square matrices; floats copied
@@ -67,22 +68,12 @@ def sequential_limits(model: Any, seconds: float = _SECONDS) -> dict[str, float 
     stack = getattr(model, "stack", None)
     if not isinstance(stack, Stack) or next(model.parameters()).device.type != "cpu":
         return {"streamed_weights": None, "floor": None, "bound": None}
-    shapes = _streamed(stack)
+    shapes = streamed(stack)
     weights = sum(inputs * outputs for inputs, outputs in shapes)
     delayed = len(stack.blocks) * (stack.config.kernel_size - 1) * stack.config.residual_channels
     streaming = weights / stream_rate(shapes, seconds, sustained=True)
     blocks = delayed * stack.config.gate_channels / multiply_add_rate(seconds, sustained=True)
     return {"streamed_weights": weights, "floor": 1 / streaming, "bound": 1 / (streaming + blocks)}
-
-
-def _streamed(stack: Stack) -> list[tuple[int, int]]:
-    """(inputs, outputs) of every matrix that a sample waits for, in order; the last residual goes nowhere."""
-    config = stack.config
-    residual, gates, skip = config.residual_channels, config.gate_channels, config.skip_channels
-    layer = [(residual, gates), (gates // 2, residual + skip)]
-    first = (config.kernel_size * stack.input.in_channels, residual)
-    last = [(residual, gates), (gates // 2, skip), (skip, skip), (skip, stack.output.out_channels)]
-    return [first, *layer * (len(stack.blocks) - 1), *last]
 
 
 def _fastest(run: Callable[[], object], seconds: float) -> float:

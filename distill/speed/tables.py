@@ -54,8 +54,9 @@ def markdown_table(result: dict[str, Any]) -> str:
         rate = "of the machine's multiply-adds" if first["device"] == "cpu" else products
         explained = (
             f"x real time is seconds of audio made in a second. Medians of {first['repeats']} on {setting}. of FMA: "
-            f"the share {rate}; of floor: of the speed of a sampler that did nothing but read "
-            "the weights that each sample must; of bound: of one that did the delayed taps' multiply-adds besides."
+            f"the share {rate}; of floor: of the speed of a sampler that did nothing but read, "
+            "as float32, the weights that each sample must; of bound: of one that did the delayed taps' multiply-adds "
+            "besides."
         )
         lines += ["", explained]
     lines += growth(result["rows"])

@@ -32,17 +32,21 @@ def pack(stack: Stack, alone: bool = False) -> tuple[Sizes, Weights]:
     state, dtype = fingerprint(stack), _precision(stack)
     if stack not in _PACKED or _PACKED[stack][0] != state:
         _PACKED[stack] = state, {}
-    narrow, made = alone and pays(dtype, _streamed(stack)), _PACKED[stack][1]
+    count = sum(inputs * outputs for inputs, outputs in streamed(stack))
+    narrow, made = alone and pays(dtype, count), _PACKED[stack][1]
     if narrow not in made:
         made[narrow] = _pack(stack, dtype, narrow)
     return made[narrow]
 
 
-def _streamed(stack: Stack) -> int:
-    """Weights that every sample reads, near enough."""
-    blocks = [block for block in stack.blocks if isinstance(block, GatedBlock)]
-    parts = [block.dilated.weight[..., -1] for block in blocks] + [block.output.weight for block in blocks]
-    return sum(part.numel() for part in [*parts, stack.hidden.weight, stack.output.weight])
+def streamed(stack: Stack) -> list[tuple[int, int]]:
+    """(inputs, outputs) of every matrix that a sample waits for, in order; the last residual goes nowhere."""
+    config = stack.config
+    residual, gates, skip = config.residual_channels, config.gate_channels, config.skip_channels
+    layer = [(residual, gates), (gates // 2, residual + skip)]
+    first = (config.kernel_size * stack.input.in_channels, residual)
+    last = [(residual, gates), (gates // 2, skip), (skip, skip), (skip, stack.output.out_channels)]
+    return [first, *layer * (len(stack.blocks) - 1), *last]
 
 
 def _precision(stack: Stack) -> type[np.floating[Any]]:
