@@ -39,6 +39,7 @@ ENTRY_POINTS = {
     "distill-benchmark": "distill.benchmark",
     "distill-export": "distill.export",
     "distill-ship": "distill.ship",
+    "distill-weight-widths": "distill.weight_widths",
     "distill-train-flow": "distill.coupling.train",
     "distill-train-segments": "distill.latent.train",
     "distill-train-wavevae": "distill.wavevae.train",

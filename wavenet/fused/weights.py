@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,23 @@ _HUGE = 2**22  # bytes from which the system gives an array large pages
 # What was packed last of each stack: the state of its parameters then, and the results, in narrow panels and not.
 _PACKED: weakref.WeakKeyDictionary[Stack, tuple[object, dict[bool, tuple[Sizes, Weights]]]]
 _PACKED = weakref.WeakKeyDictionary()
+_asked: bool | None = None  # of `packed`: None where `pays` says
+
+
+@contextlib.contextmanager
+def packed(narrow: bool) -> Iterator[None]:
+    """Within it, one signal's weights in float32 are narrow, or are not, whatever pays; they are packed anew.
+
+    For measurements and tests: in one thread at a time.
+    """
+    global _asked
+    before, _asked = _asked, narrow
+    _PACKED.clear()
+    try:
+        yield
+    finally:
+        _asked = before
+        _PACKED.clear()
 
 
 def pack(stack: Stack, alone: bool = False) -> tuple[Sizes, Weights]:
@@ -32,8 +51,8 @@ def pack(stack: Stack, alone: bool = False) -> tuple[Sizes, Weights]:
     state, dtype = fingerprint(stack), _precision(stack)
     if stack not in _PACKED or _PACKED[stack][0] != state:
         _PACKED[stack] = state, {}
-    count = sum(inputs * outputs for inputs, outputs in streamed(stack))
-    narrow, made = alone and pays(dtype, count), _PACKED[stack][1]
+    count, made = sum(inputs * outputs for inputs, outputs in streamed(stack)), _PACKED[stack][1]
+    narrow = alone and (pays(dtype, count) if _asked is None else _asked and dtype == np.float32)
     if narrow not in made:
         made[narrow] = _pack(stack, dtype, narrow)
     return made[narrow]
