@@ -139,7 +139,7 @@ def test_the_inverse_does_not_grow(monkeypatch):
         with torch.no_grad():
             signal, _ = flow(z, cond)
         moved = signal.clone()
-        moved[:, 20] += 1e-6
+        moved[:, 20] += 1e-3  # far above the rounding of a signal of up to 1e7
         apart = (flow.inverse(moved, cond)[0] - flow.inverse(signal, cond)[0]).abs()[0]
         return float(apart[500:].max() / apart[:100].max())
 
