@@ -1,7 +1,9 @@
 """Compiled code: kept on disk where that can be, found there by the next process, announced where it lasts."""
 
 import contextlib
+import json
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -98,6 +100,42 @@ def test_the_next_process_finds_compiled_code(tmp_path):
     told = [int(subprocess.check_output([sys.executable, "-c", EVERY_SMALL_ONE], env=environment)) for _ in range(2)]
     assert told[0] > 6
     assert told[1] == 0
+
+
+GATES = """
+import numba
+from wavenet.fused.compilation import helper, whole_vectors
+from wavenet.fused.rows import gate
+gate.compile((numba.float32, numba.intp, numba.intp, numba.intp))
+print([next(iter(gate.inspect_asm().values())).count(register) for register in ("ymm", "zmm")])
+
+def halves(values):
+    for i in range(len(values)):
+        values[i] = 2 * values[i]
+
+def whole(values):
+    whole_vectors()
+    for i in range(len(values)):
+        values[i] = 2 * values[i]
+
+for function in map(helper, (halves, whole)):
+    function.compile((numba.float32[::1],))
+    print([next(iter(function.inspect_asm().values())).count(register) for register in ("ymm", "zmm")])
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="processors with AVX-512 are x86")
+@pytest.mark.parametrize("wide", [True, False], ids=["AVX-512", "AVX2"])
+def test_loops_take_whole_vectors(wide, tmp_path):
+    """Compiled, not run: for a processor for which LLVM prefers halves, and for one that has no more than these."""
+    features = "+sse4.2,+avx,+avx2,+fma" + ",+avx512f,+avx512vl,+avx512dq,+avx512bw,+avx512cd" * wide
+    target = {"NUMBA_CPU_NAME": "skylake-avx512" if wide else "haswell", "NUMBA_CPU_FEATURES": features}
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)} | target
+    found = subprocess.check_output([sys.executable, "-c", GATES], env=environment, text=True)
+    of_gates, of_halves, of_whole = ([count > 0 for count in json.loads(line)] for line in found.splitlines())
+    assert of_halves == [True, False]
+    assert (of_gates[1], of_whole[1]) == (wide, wide)
+    assert of_gates[0] or wide
 
 
 START = """

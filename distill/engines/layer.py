@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wavenet.fused.activations import gated
-from wavenet.fused.compilation import kept, ready, sources
+from wavenet.fused.compilation import kept, ready, sources, whole_vectors
 from wavenet.fused.products import PAD, address, matmul, size_of
 
 Array = npt.NDArray[np.float32]
@@ -36,6 +36,7 @@ def _compile() -> Any:
         after (n hop, R), or no rows: the last layer. total (n hop, S). R, S and `seen` are padded in arrays.
         """
         version  # noqa: B018  compiled code on disk is found by it
+        whole_vectors()
         zero, hop, half = strip.dtype.type(0), kernel.shape[0], gates // 2
         size, columns, wide, tall = size_of(zero), (gates + PAD - 1) // PAD * PAD, strip.shape[1], total.shape[1]
         seen_row = seen.shape[1]

@@ -6,7 +6,7 @@ Inside a loop over samples a slice of an array counts its references, and one th
 from __future__ import annotations
 
 from wavenet.fused.activations import gated, leaky
-from wavenet.fused.compilation import helper
+from wavenet.fused.compilation import helper, whole_vectors
 from wavenet.fused.products import put, size_of, take
 
 
@@ -37,6 +37,7 @@ def copy(zero, count, x, y):
 @helper
 def gate(zero, half, y, content):
     """content = tanh x sigmoid of the two halves of y."""
+    whole_vectors()
     other = y + half * size_of(zero)
     for j in range(half):
         put(zero, content, j, gated(take(zero, y, j), take(zero, other, j)))
