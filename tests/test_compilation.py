@@ -42,7 +42,7 @@ def test_compiling_is_announced(monkeypatch, capsys):
     monkeypatch.setattr(compilation, "_PATIENCE", 0.05)
     slow = Slow(0.3)
     compilation.ready(slow, 1.0)
-    assert capsys.readouterr().err.count("compiling the sequential engine") == 1
+    assert capsys.readouterr().err.count("compiling for this processor") == 1
     compilation.ready(slow, 1.0)  # known by now
     compilation.ready(Slow(0.0), 1.0)
     compilation.ready(Slow(0.3, from_disk=True), 1.0)

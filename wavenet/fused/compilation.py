@@ -88,7 +88,7 @@ class _Announcement(event.Listener):
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
-        message = "compiling the sequential engine for this processor: about half a minute, once"
+        message = "compiling for this processor, once: up to half a minute"
         self.timer = threading.Timer(_PATIENCE, print, [message], {"file": sys.stderr, "flush": True})
         self.timer.daemon = True
         self.begun = False
