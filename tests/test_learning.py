@@ -89,7 +89,7 @@ def test_student_reaches_a_known_teacher():
     first = None
     for _ in range(600):
         loss = step.loss(student, batch, generator)["loss"]
-        first = float(loss) if first is None else first
+        first = float(loss.detach()) if first is None else first
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
