@@ -40,12 +40,12 @@ weights: environment
 		--data.root "$(WEIGHTS)/data" --out "$(WEIGHTS)/teacher_gaussian"
 	$(BIN)/python scripts/train_student.py --config $(CONFIGS)/kathleen_gaussian_student.yaml --init "$(WEIGHTS)/student" \
 		--teacher "$(WEIGHTS)/teacher_gaussian" --data.root "$(WEIGHTS)/data" --out "$(WEIGHTS)/student_gaussian" $(DISTIL)
-	set -e; for steps in 0 16; do $(BIN)/python scripts/evaluate.py $(patsubst %,"$(WEIGHTS)/%",teacher student \
+	set -e; for steps in 0 32; do $(BIN)/python scripts/evaluate.py $(patsubst %,"$(WEIGHTS)/%",teacher student \
 		student_textbook teacher_gaussian student_gaussian) --data "$(WEIGHTS)/data" --clips 20 --projection $$steps \
 		--out "$(WEIGHTS)/evaluation$$steps" --overwrite; done
 	set -e; ship() { $(BIN)/python scripts/ship.py "$(WEIGHTS)/$$1" --name $$1 --corpus "$(WEIGHTS)/data" \
 		--licence "$(LICENCE)" --metrics "$(WEIGHTS)/evaluation0/metrics.json" \
-		"$(WEIGHTS)/evaluation16/metrics.json" --out "$(WEIGHTS)/$$1.safetensors" \
+		"$(WEIGHTS)/evaluation32/metrics.json" --out "$(WEIGHTS)/$$1.safetensors" \
 		--overwrite $${2:+--init "$(WEIGHTS)/$$2.safetensors"} $${3:+--teacher "$(WEIGHTS)/$$3"}; }; \
 	ship teacher; \
 	ship student "" teacher; \

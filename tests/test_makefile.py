@@ -52,10 +52,10 @@ def test_every_training_is_shipped_with_what_it_began_with(weights):
         assert call.split("--init ")[1:] == [] if not begun else f"--init {begun[0]}.safetensors" in call
         assert [part.split(" --")[0] for part in call.split("--teacher ")[1:]] == teacher
         assert "--corpus my runs/data --licence CC0-1.0 --metrics my runs/evaluation0/metrics.json" in call
-        assert " my runs/evaluation16/metrics.json --out" in call
+        assert " my runs/evaluation32/metrics.json --out" in call
     evaluated = [call for call in calls if call.startswith("scripts/evaluate.py")]
     assert [call.split("--projection ")[1].split(" --overwrite")[0] for call in evaluated] == [
-        f"{steps} --out my runs/evaluation{steps}" for steps in (0, 16)
+        f"{steps} --out my runs/evaluation{steps}" for steps in (0, 32)
     ]
 
 

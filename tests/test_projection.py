@@ -8,6 +8,7 @@ import torch
 
 from distill import projection
 from distill.baselines import mel_shaped_noise
+from distill.framing import Framing
 from distill.metrics import stft_distance
 from distill.projection import possible, project
 from tests.conftest import AUDIO, random_wav
@@ -65,27 +66,62 @@ def test_a_wrong_level_and_a_wrong_colour_are_put_right(speech, audio):
     assert float((soft - wav).square().sum() / wav.square().sum()) > 0.05
 
 
-def test_a_step_is_the_equation():
-    """Frame by frame in numpy, float64, with a matrix of the least squares instead of overlap and add."""
-    wav, mel = random_wav(1, 12).float(), LogMel(AUDIO)(random_wav(1, 12, seed=1).float())
-    n_fft, hop, frames = AUDIO.n_fft, AUDIO.hop_length, 12
+def one_step(wav: np.ndarray, mel: np.ndarray) -> np.ndarray:
+    """Of wav (T,) without momentum: frame by frame, with a matrix of the least squares instead of overlap and add."""
+    n_fft, hop, frames = AUDIO.n_fft, AUDIO.hop_length, mel.shape[1]
     margin, basis = (n_fft - hop) // 2, mel_basis(AUDIO).double().numpy()
-    padded = np.pad(wav[0].double().numpy(), margin, mode="reflect")
+    padded = np.pad(wav, margin, mode="reflect")
     window = torch.hann_window(n_fft).double().numpy()
     made, rows = [], []
     for i in range(frames):
         spectrum = np.fft.rfft(window * padded[i * hop : i * hop + n_fft])
         found = np.log(np.maximum(basis @ np.abs(spectrum), AUDIO.log_clamp))
-        off = np.clip(mel[0, :, i].double().numpy() - found, -2, 2)
+        off = np.clip(mel[:, i] - found, -2, 2)
         inside = basis.sum(0) > 0
         gain = np.where(inside, (basis.T @ off) / np.where(inside, basis.sum(0), 1), 0.0)
         made.append(np.fft.irfft(spectrum * np.exp(gain), n_fft))
         row = np.zeros((n_fft, len(padded)))
         row[np.arange(n_fft), i * hop + np.arange(n_fft)] = window
         rows.append(row)
-    nearest = np.linalg.lstsq(np.concatenate(rows), np.concatenate(made), rcond=None)[0]
-    found = project(wav, mel, AUDIO, 1)[0].double().numpy()
-    assert np.abs(found - nearest[margin:-margin]).max() < 1e-5 * np.abs(nearest).max()
+    return np.linalg.lstsq(np.concatenate(rows), np.concatenate(made), rcond=None)[0][margin:-margin]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_steps_are_the_equation(steps):
+    wav, mel = random_wav(1, 12).float(), LogMel(AUDIO)(random_wav(1, 12, seed=1).float())
+    x = ahead = wav[0].double().numpy()
+    for _ in range(steps):
+        x, before = one_step(ahead, mel[0].double().numpy()), x
+        ahead = x + 0.9 * (x - before)
+    found = project(wav, mel, AUDIO, steps)[0].double().numpy()
+    assert np.abs(found - x).max() < 1e-5 * np.abs(x).max()
+
+
+@LAYOUTS
+def test_many_steps_do_not_diverge(speech, audio):
+    _, mel = speech(audio)
+    noise = 0.05 * torch.randn(1, mel.shape[2] * audio.hop_length, generator=torch.Generator().manual_seed(0))
+    assert far(project(noise, mel, audio, 200), mel, audio) < far(project(noise, mel, audio, 32), mel, audio)
+
+
+def test_momentum_is_worth_several_times_the_steps(speech, monkeypatch):
+    _, mel = speech(HIFI)
+    noise = mel_shaped_noise(mel[0], HIFI, torch.Generator().manual_seed(0))[None]
+    found = far(project(noise, mel, HIFI, 32), mel, HIFI)
+    monkeypatch.setattr(projection, "_MOMENTUM", 0.0)
+    assert found < far(project(noise, mel, HIFI, 96), mel, HIFI)
+
+
+@pytest.mark.parametrize("hop", [64, 100, 200])
+def test_overlap_and_add_is_the_adjoint_of_framing(hop):
+    """<frames(x), y> = <x, added(y)>, also where a hop does not divide n_fft."""
+    audio = dataclasses.replace(NARROW, hop_length=hop)
+    framing = Framing(audio, 9)
+    generator = torch.Generator().manual_seed(0)
+    signal = torch.randn(2, framing.padded, generator=generator, dtype=torch.float64)
+    frames = torch.randn(2, 9, audio.n_fft, generator=generator, dtype=torch.float64)
+    left = (signal.unfold(1, audio.n_fft, hop) * frames).sum()
+    torch.testing.assert_close((signal * framing._overlap_add(frames)).sum(), left)
 
 
 def test_what_no_band_hears_is_left_alone():

@@ -16,6 +16,7 @@ import torch
 
 import wavenet
 from distill import models
+from distill.projection import STEPS
 from distill.synthesize import main as synthesize
 from distill.systems import load_systems
 from tests.conftest import AUDIO, random_mel, random_wav, small_student, small_teacher
@@ -333,7 +334,7 @@ def test_the_list_marks_the_usual_one_and_tells_of_the_projection(work, student,
     assert first.split()[:3] == ["student", "*", "student"]
     assert second.split()[:2] == ["voice", "student"]
     assert advice.startswith("* the usual one. ")
-    assert "--projection 16" in advice
+    assert f"--projection {STEPS}" in advice
 
 
 @pytest.mark.parametrize(
