@@ -1,15 +1,15 @@
 r"""A signal brought to the mel that it was made from: gains on its short-time spectrum, in a few steps.
 
 A model's sample has the mel only nearly: its noise falls as it falls, its levels are learned. With B the mel basis and
-m the given mel, X the spectrum of x in frames, each step is
+m the given mel, Y the spectrum of y in frames, each step is
 
     x' = nearest signal to Y_k exp( sum_b B_bk (m_b - mel_b(y)) / sum_b B_bk )
     y  = x' + 0.9 (x' - x),   x <- x'
 
 and begins at x = y = the sample; phases and the fine structure inside a band stay the model's. As in the iteration of
 Griffin and Lim 1984 a condition and the signals that frames can have take turns, but the condition is on the bands
-alone, and the start is speech. Going on by nine tenths of the last change is that of Perraudin, Balazs and Sondergaard
-2013, A fast Griffin-Lim algorithm (WASPAA); of a plain step, with the same mel after four times as many, less is heard.
+alone, and the start is speech. The momentum is that of Perraudin, Balazs and Sondergaard 2013, A fast Griffin-Lim
+algorithm (WASPAA). Without it the same mel takes four times as many steps, and sounds worse (docs/results.md).
 
 The result is a function of a sample and no sample: the densities that models state are those of samples.
 """
