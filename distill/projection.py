@@ -6,10 +6,11 @@ m the given mel, Y the spectrum of y in frames, each step is
     x' = nearest signal to Y_k exp( sum_b B_bk (m_b - mel_b(y)) / sum_b B_bk )
     y  = x' + 0.9 (x' - x),   x <- x'
 
-and begins at x = y = the sample; phases and the fine structure inside a band stay the model's. As in the iteration of
-Griffin and Lim 1984 a condition and the signals that frames can have take turns, but the condition is on the bands
-alone, and the start is speech. The momentum is that of Perraudin, Balazs and Sondergaard 2013, A fast Griffin-Lim
-algorithm (WASPAA). Without it the same mel takes four times as many steps, and sounds worse (docs/results.md).
+and begins at x = y = the sample; the fine structure inside a band stays the model's, and so do phases, up to the sign
+of what begins more than 6.5 dB too loud, which the momentum turns over. As in the iteration of Griffin and Lim 1984 a
+condition and the signals that frames can have take turns, but the condition is on the bands alone, and the start is
+speech. The momentum is that of Perraudin, Balazs and Sondergaard 2013, A fast Griffin-Lim algorithm (WASPAA). Without
+it the same mel takes four times as many steps, and sounds worse (docs/results.md).
 
 The result is a function of a sample and no sample: the densities that models state are those of samples.
 """

@@ -40,10 +40,10 @@ def far(wav: torch.Tensor, mel: torch.Tensor, audio: AudioConfig) -> float:
 
 
 @LAYOUTS
-def test_every_step_brings_the_mel_nearer(speech, audio):
+def test_more_steps_bring_the_mel_nearer(speech, audio):
     _, mel = speech(audio)
     noise = mel_shaped_noise(mel[0], audio, torch.Generator().manual_seed(0))[None]
-    distances = [far(project(noise, mel, audio, steps), mel, audio) for steps in (0, 1, 2, 4, 8, 16)]
+    distances = [far(project(noise, mel, audio, steps), mel, audio) for steps in (0, 1, 2, 4, 8, 16, 32)]
     assert sorted(distances, reverse=True) == distances
     assert distances[0] > 0.3
     assert distances[-1] < 0.12
@@ -101,7 +101,7 @@ def test_steps_are_the_equation(steps):
 def test_many_steps_do_not_diverge(speech, audio):
     _, mel = speech(audio)
     noise = 0.05 * torch.randn(1, mel.shape[2] * audio.hop_length, generator=torch.Generator().manual_seed(0))
-    assert far(project(noise, mel, audio, 200), mel, audio) < far(project(noise, mel, audio, 32), mel, audio)
+    assert far(project(noise, mel, audio, 200), mel, audio) < 0.02
 
 
 def test_momentum_is_worth_several_times_the_steps(speech, monkeypatch):
