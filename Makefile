@@ -2,6 +2,7 @@
 # make test   ruff, mypy and the test-suite (at most 12 minutes on two cores)
 # make weights CORPUS=dir   weights as they are shipped, from a corpus folder: hours on a CPU; an interrupted run goes on.
 #   PREPARE="dir ... --options": more folders, and options of scripts/prepare_data.py, such as lists of what is held out
+# make gpu    on a machine with a CUDA GPU: the tests that need one, then the speed of students and samplers, to runs/gpu
 # All make their own virtual environment first. PYTHON=python3.12 chooses the interpreter, VENV=dir the place.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.10 || command -v python3)
@@ -9,10 +10,11 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 OUT ?= runs/demo
 WEIGHTS ?= runs/weights
+GPU ?= runs/gpu
 CONFIGS ?= configs
 LICENCE ?= CC0-1.0
 
-.PHONY: demo weights test test-all lint format environment clean
+.PHONY: demo weights gpu test test-all lint format environment clean
 
 environment: $(VENV)/.installed
 
@@ -52,6 +54,16 @@ weights: environment
 	ship student_textbook "" teacher; \
 	ship teacher_gaussian teacher; \
 	ship student_gaussian student teacher_gaussian
+
+gpu: environment
+	@$(BIN)/python -c "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 2)" \
+		|| { echo "make gpu: found no CUDA GPU that torch can use, expected one" >&2; exit 2; }
+	$(BIN)/python -m pytest tests/test_gpu.py
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python scripts/benchmark.py --nets student --device cuda --seconds 5 --lengths 0.5,1,20 --batches 8,32 \
+		--methods parallel,cudagraph,compile,triton,triton16 --out "$(GPU)/students.json" --overwrite
+	$(BIN)/python scripts/benchmark.py --nets small --device cuda --seconds 5 --budget 60 --batches 8,128 \
+		--methods cached,fused,graph,persistent --out "$(GPU)/teachers.json" --overwrite
 
 lint: environment
 	$(BIN)/ruff check .

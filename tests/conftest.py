@@ -15,6 +15,14 @@ UPSAMPLE = UpsampleConfig(channels=5, layers=2)
 PITCH = PitchConfig(audio=AUDIO, channels=4, layers=1, kernel_size=3, bins=8)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where there is no GPU, what is marked so is skipped, and says why."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU, found none"))
+
+
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)

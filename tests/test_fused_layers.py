@@ -17,7 +17,6 @@ from wavenet.errors import UserError
 from wavenet.kernels.availability import available
 
 TRITON = pytest.mark.skipif(not available(), reason="needs Triton, which is not installed")
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, found none")
 EXACT = 2e-5  # of samples around 1: float32's own rounding through the layers
 
 
@@ -50,7 +49,7 @@ def test_the_programs_equal_torch(name, interpreted):
     check(CASES[name], *interpreted[name])
 
 
-@GPU
+@pytest.mark.gpu
 @TRITON
 @pytest.mark.parametrize("name", CASES)
 def test_compiled_programs_equal_torch(name):
@@ -148,7 +147,7 @@ def test_lengths_are_rounded_up_by_an_eighth_at_most():
     assert len({rounded_up(frames) for frames in range(1, 5000)}) < 90
 
 
-@GPU
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", ["cudagraph", "compile", "triton", "triton16"])
 def test_engines_of_a_gpu_equal_torch(name):
     """Several lengths, weights changed in between, long enough for every dilation."""

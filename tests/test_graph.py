@@ -106,7 +106,7 @@ def test_operations_of_a_block(kind):
     assert not waiting & set(operations.names)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, found none")
+@pytest.mark.gpu
 @pytest.mark.parametrize("kernels", [False, True])
 def test_a_graph_is_the_parallel_pass_over_20000_samples(kernels, monkeypatch):
     """Float32, on its own samples: a Gaussian's, whose draws have no edge for rounding to fall on either side of."""

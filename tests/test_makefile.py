@@ -1,4 +1,4 @@
-"""`make weights`: the commands that it runs, in order, and that it stops at the first that fails."""
+"""`make weights` and `make gpu`: the commands that they run, in order, and that they stop at the first that fails."""
 
 import os
 import subprocess
@@ -15,25 +15,32 @@ case "$*" in *"{failing}"*) exit 7;; esac
 
 
 @pytest.fixture
-def weights(tmp_path):
-    """make weights under a python that writes its arguments down, and fails where they hold `failing`."""
+def make(tmp_path):
+    """make under a python that writes its arguments down, and fails where they hold `failing`."""
     (tmp_path / "venv" / "bin").mkdir(parents=True)
     log, python = tmp_path / "log", tmp_path / "venv" / "bin" / "python"
 
-    def run(failing="no such words", corpus="a corpus", *more):
+    def run(target, failing="no such words", *variables):
         log.unlink(missing_ok=True)
         python.write_text(STUB.format(log=f"'{log}'", failing=failing))
         python.chmod(0o755)
         (tmp_path / "venv" / ".installed").touch()
-        arguments = [f"VENV={tmp_path / 'venv'}", f"CORPUS={corpus}", "WEIGHTS=my runs", *more, "-o", "environment"]
         found = subprocess.run(
-            ["make", "-f", str(MAKEFILE), "weights", *arguments],
+            ["make", "-f", str(MAKEFILE), target, f"VENV={tmp_path / 'venv'}", *variables, "-o", "environment"],
             cwd=tmp_path,
             env=os.environ | {"MAKEFLAGS": ""},
             capture_output=True,
             text=True,
         )
         return found, log.read_text().splitlines() if log.exists() else []
+
+    return run
+
+
+@pytest.fixture
+def weights(make):
+    def run(failing="no such words", corpus="a corpus", *more):
+        return make("weights", failing, f"CORPUS={corpus}", "WEIGHTS=my runs", *more)
 
     return run
 
@@ -76,3 +83,26 @@ def test_a_corpus_is_asked_for(weights):
 def test_more_folders_and_lists_reach_the_preparation(weights):
     _, calls = weights("no such words", "one", "PREPARE=two --dev_list dev.txt")
     assert calls[0] == "scripts/prepare_data.py --root one two --dev_list dev.txt --out my runs/data"
+
+
+def test_a_gpu_is_tested_before_it_is_timed(make):
+    found, calls = make("gpu", "no such words", "GPU=my runs")
+    assert found.returncode == 0, found.stderr
+    assert [call.split(" --")[0] for call in calls] == [
+        "-c import sys, torch; sys.exit(0 if torch.cuda.is_available() else 2)",
+        "-m pytest tests/test_gpu.py",
+        "-m pytest -m gpu",
+        "scripts/benchmark.py",
+        "scripts/benchmark.py",
+    ]
+    page = (MAKEFILE.parent / "docs" / "engines.md").read_text(encoding="utf-8")
+    for call in calls[3:]:
+        assert call.replace("my runs", "runs/gpu").replace(" --overwrite", "") in page
+    assert len(make("gpu", "-m gpu")[1]) == 3
+
+
+def test_make_gpu_without_one_is_one_line(make):
+    found, calls = make("gpu", "import sys, torch")
+    assert found.returncode == 2
+    assert found.stderr.splitlines()[0] == "make gpu: found no CUDA GPU that torch can use, expected one"
+    assert len(calls) == 1

@@ -18,7 +18,6 @@ from wavenet.sampling import persistent
 from wavenet.sampling.persistent import sample_persistent
 
 TRITON = pytest.mark.skipif(not available(), reason="needs Triton, which is not installed")
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, found none")
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +113,7 @@ def test_without_triton_the_user_is_told(monkeypatch):
         sample_persistent(trained_size("mol"), torch.zeros(1, AUDIO.n_mels, 1), torch.full((1, 16, 2), 0.5))
 
 
-@GPU
+@pytest.mark.gpu
 @TRITON
 @pytest.mark.parametrize("name", CASES)
 def test_compiled_programs_equal_naive(name):
@@ -122,7 +121,7 @@ def test_compiled_programs_equal_naive(name):
     torch.testing.assert_close(found, reference, rtol=0, atol=1e-4)
 
 
-@GPU
+@pytest.mark.gpu
 @TRITON
 @pytest.mark.parametrize("layout", ["whole", "circle"])
 def test_20000_samples_are_the_parallel_pass(layout):
@@ -135,7 +134,7 @@ def test_20000_samples_are_the_parallel_pass(layout):
         torch.testing.assert_close(model(wav, mel).transform(noise), wav, rtol=0, atol=1e-4)
 
 
-@GPU
+@pytest.mark.gpu
 @TRITON
 def test_a_gpu_is_worth_having():
     """Loose: 2 x 10 layers, one signal, faster than real time at 8 kHz in either layout."""

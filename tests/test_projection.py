@@ -179,12 +179,3 @@ def test_a_target_below_the_clamp_asks_for_no_more_than_the_clamp():
     low, clamped = (torch.full((1, AUDIO.n_mels, 30), value) for value in (-25.0, float(np.log(AUDIO.log_clamp))))
     assert torch.equal(project(wav, low, AUDIO, 16), project(wav, clamped, AUDIO, 16))
     assert float(project(wav, low, AUDIO, 16).abs().max()) > 0
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gives_the_same(speech):
-    wav, mel = speech(NARROW)
-    noise = 0.05 * torch.randn(wav.shape, generator=torch.Generator().manual_seed(0))
-    there = project(noise.cuda(), mel.cuda(), NARROW, 4)
-    assert there.is_cuda
-    torch.testing.assert_close(there.cpu(), project(noise, mel, NARROW, 4), rtol=0, atol=1e-4)

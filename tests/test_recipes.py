@@ -1,100 +1,48 @@
 """Every recipe has a miniature under its name; all parse as written; every miniature runs from end to end."""
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-import distill.coupling.train
-import distill.latent.train
-import distill.phones.train
-import distill.train
-import distill.wavevae.train
-import wavenet.pitch.train
-import wavenet.train
 from distill import models
-from distill.coupling.config import FlowConfig
-from distill.coupling.model import CouplingFlow
-from distill.latent.segmentvae import SegmentConfig, SegmentVAE
+from distill.latent.segmentvae import SegmentVAE
 from distill.phones.alignment import PHONES
-from distill.phones.classifier import PhoneClassifier, PhoneConfig
-from distill.student import Student
-from distill.wavevae.config import WaveVAEConfig
-from distill.wavevae.model import WaveVAE
+from distill.phones.classifier import PhoneClassifier
+from tests.miniatures import (
+    ADAPTED,
+    ANOTHER_LAW,
+    CLASSIFIERS,
+    CONFIGS,
+    FILES,
+    FLOWS,
+    NAMES,
+    PITCH,
+    ROOT,
+    SEGMENTS,
+    SETTINGS,
+    STUDENTS,
+    TEACHERS,
+    WAVEVAES,
+    Miniatures,
+    build,
+    command,
+    read,
+    short_corpus,
+)
 from wavenet.arguments import from_dict, to_dict
-from wavenet.config import PitchConfig, TeacherConfig
-from wavenet.data import corpus_folder, load_clip, open_corpus
+from wavenet.config import TeacherConfig
+from wavenet.data import load_clip, open_corpus
 from wavenet.features import LogMel
 from wavenet.pitch.net import PitchNet
 from wavenet.run import flat
-from wavenet.teacher import Teacher
-
-ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = ROOT / "configs"
-NAMES = sorted(path.name for path in CONFIGS.glob("*.yaml"))
-FILES = [*NAMES, *(f"smoke/{name}" for name in NAMES)]
-TEACHERS = [name for name in NAMES if "teacher" in name]
-# teacher_mulaw has no student: its density is constant within a class, so draws of x_t carry no gradient.
-STUDENTS = {
-    "adapt_student.yaml": "adapt_teacher.yaml",
-    "demo_coupling_student.yaml": "demo_teacher.yaml",
-    "demo_source_filter.yaml": "demo_teacher.yaml",
-    "demo_student.yaml": "demo_teacher.yaml",
-    "kathleen_gaussian_student.yaml": "kathleen_gaussian_teacher.yaml",
-    "kathleen_student.yaml": "kathleen_teacher.yaml",
-    "kathleen_textbook.yaml": "kathleen_teacher.yaml",
-    "paper_24khz_student.yaml": "paper_24khz_teacher.yaml",
-    "student_gaussian.yaml": "teacher_gaussian.yaml",
-    "student_mol.yaml": "teacher_mol.yaml",
-}
-# Recipes that begin with the weights of another: on another voice, or with another law.
-ADAPTED = {"adapt_teacher.yaml": "kathleen_teacher.yaml", "adapt_student.yaml": "kathleen_student.yaml"}
-ANOTHER_LAW = {
-    "kathleen_gaussian_teacher.yaml": "kathleen_teacher.yaml",
-    "kathleen_gaussian_student.yaml": "kathleen_student.yaml",
-}
-BEGUN = ADAPTED | ANOTHER_LAW
-# What an objective need not state where it does not weigh the term.
-SETTINGS = {
-    "power": {"power_size"},
-    "contrastive": {"contrastive_gamma", "contrastive_cap"},
-    "perceptual": {"style_weight"},
-}
-# The network that a source-filter student takes F0 from, by sample rate.
-PITCH = {8000: "demo_pitch.yaml", 22050: "pitch.yaml"}
-CLASSIFIERS = ["demo_phones.yaml", "phones.yaml"]
-SEGMENTS = ["segmentvae.yaml"]
-FLOWS = ["demo_flow.yaml", "flow.yaml"]
-WAVEVAES = ["demo_wavevae.yaml", "wavevae.yaml"]
-
-
-def read(name: str) -> dict:
-    return yaml.safe_load((CONFIGS / name).read_text(encoding="utf-8"))
 
 
 def arguments(name: str, *extra: str) -> list[str]:
     found = ["--config", str(CONFIGS / name), "--out", "run", *extra]
     return [*found, "--teacher", "teacher"] if Path(name).name in STUDENTS else found
-
-
-def command(name: str):
-    """The module whose main takes a recipe, the function that does its work, and the recipe's sections."""
-    if Path(name).name in STUDENTS:
-        return distill.train, "train_student", ("model", "objective", "data", "train")
-    if Path(name).name in PITCH.values():
-        return wavenet.pitch.train, "train_pitch", ("model", "data", "train")
-    if Path(name).name in CLASSIFIERS:
-        return distill.phones.train, "train_phones", ("model", "data", "train")
-    if Path(name).name in SEGMENTS:
-        return distill.latent.train, "train_segments", ("model", "data", "train")
-    if Path(name).name in FLOWS:
-        return distill.coupling.train, "train_flow", ("model", "data", "train")
-    if Path(name).name in WAVEVAES:
-        return distill.wavevae.train, "train_wavevae", ("model", "objective", "data", "train")
-    return wavenet.train, "train_teacher", ("model", "data", "train")
 
 
 def parsed(name: str, monkeypatch, *extra: str) -> dict:
@@ -111,28 +59,6 @@ def parsed(name: str, monkeypatch, *extra: str) -> dict:
     monkeypatch.setattr(module, body, instead)
     assert module.main(arguments(name, *extra)) == 130
     return caught | ({"kind": read(name)["kind"]} if "kind" in read(name) else {})
-
-
-def build(name: str) -> Teacher | Student | PitchNet | PhoneClassifier | SegmentVAE | CouplingFlow:
-    """The model of a recipe, untrained."""
-    if name in PITCH.values():
-        return PitchNet(from_dict(PitchConfig, read(name)["model"]))
-    if name in CLASSIFIERS:
-        return PhoneClassifier(from_dict(PhoneConfig, read(name)["model"]))
-    if name in SEGMENTS:
-        return SegmentVAE(from_dict(SegmentConfig, read(name)["model"]))
-    if name in WAVEVAES:
-        return WaveVAE(from_dict(WaveVAEConfig, read(name)["model"]))
-    if name in STUDENTS:
-        teacher = build(STUDENTS[name])
-        assert isinstance(teacher, Teacher)
-        if read(name).get("kind") == "flow":
-            stated = from_dict(distill.train.FlowRecipe, read(name)["model"])
-            return CouplingFlow(distill.train.adopt_flow(stated, teacher))
-        return Student(distill.train.adopt(from_dict(distill.train.StudentRecipe, read(name)["model"]), teacher))
-    if name in FLOWS:
-        return CouplingFlow(from_dict(FlowConfig, read(name)["model"]))
-    return Teacher(from_dict(TeacherConfig, read(name)["model"]))
 
 
 def missing(stated: dict, complete: dict, prefix: str = "") -> set[str]:
@@ -341,42 +267,12 @@ def test_table_of_the_segment_models_is_true(name):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Six short clips of the bundled speech, 24 kHz."""
-    folder = tmp_path_factory.mktemp("corpus")
-    (folder / "wavs").mkdir()
-    clips = sorted((corpus_folder("bundled") / "wavs").iterdir(), key=lambda path: path.stat().st_size)[:6]
-    for clip in clips:
-        shutil.copy(clip, folder / "wavs")
-    for split, part in (("train", clips[:4]), ("dev", clips[4:5]), ("test", clips[5:])):
-        (folder / f"{split}.txt").write_text("".join(f"{clip.stem}\n" for clip in part))
-    shutil.copy(corpus_folder("bundled") / "metadata.csv", folder)
-    return folder
+    return short_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, corpus):
-    """name of a miniature -> its run folder after three steps; made once, when first asked for."""
-    folder, done = tmp_path_factory.mktemp("runs"), {}
-    brief = ["--data.root", str(corpus), "--data.validation_clips", "1", "--train.steps", "3"]
-
-    def run(name: str) -> Path:
-        if name not in done:
-            out = folder / Path(name).stem
-            call = ["--config", str(CONFIGS / "smoke" / name), "--out", str(out), *brief]
-            call += ["--train.sample_seconds", "0.01"]
-            call += ["--alignments", str(folder / "alignments")] if name in CLASSIFIERS else []
-            if name in BEGUN:
-                call += ["--init", str(run(BEGUN[name]))]
-            if name in STUDENTS:
-                if name not in BEGUN and read(name)["model"].get("prior") == "source_filter":
-                    call += ["--pitch", str(run(PITCH[read(STUDENTS[name])["model"]["audio"]["sample_rate"]]))]
-                assert distill.train.main([*call, "--teacher", str(run(STUDENTS[name])), "--force"]) == 0
-            else:
-                assert command(name)[0].main(call) == 0
-            done[name] = out
-        return done[name]
-
-    return run
+    return Miniatures(tmp_path_factory.mktemp("runs"), corpus)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,9 +13,8 @@ ON_A_GPU = {"graph", "persistent"}  # on a CPU: tests/test_graph.py, tests/test_
 
 def methods(*without: str) -> list:
     """Every method as a parameter; those that need a GPU are skipped where there is none."""
-    lacking = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, found none")
     names = sorted(set(SAMPLERS) - set(without))
-    return [pytest.param(name, marks=lacking if name in ON_A_GPU else ()) for name in names]
+    return [pytest.param(name, marks=pytest.mark.gpu if name in ON_A_GPU else ()) for name in names]
 
 
 def draw(teacher, mel, method, *arguments, speaker=None, **settings):
