@@ -6,11 +6,11 @@ m the given mel, Y the spectrum of y in frames, each step is
     x' = nearest signal to Y_k exp( sum_b B_bk (m_b - mel_b(y)) / sum_b B_bk )
     y  = x' + 0.9 (x' - x),   x <- x'
 
-and begins at x = y = the sample; the fine structure inside a band stays the model's, and so do phases, up to the sign
-of what begins more than 6.5 dB too loud, which the momentum turns over. As in the iteration of Griffin and Lim 1984 a
-condition and the signals that frames can have take turns, but the condition is on the bands alone, and the start is
-speech. The momentum is that of Perraudin, Balazs and Sondergaard 2013, A fast Griffin-Lim algorithm (WASPAA). Without
-it the same mel takes four times as many steps, and sounds worse (docs/results.md).
+and begins at x = y = the sample; the first is without momentum (y = x'), which would turn over what begins more than
+6.5 dB too loud. The fine structure inside a band stays the model's, and so do phases. As in the iteration of Griffin
+and Lim 1984 a condition and the signals that frames can have take turns, but the condition is on the bands alone, and
+the start is speech. The momentum is that of Perraudin, Balazs and Sondergaard 2013, A fast Griffin-Lim algorithm
+(WASPAA). Without it the same mel takes four times as many steps, and sounds worse (docs/results.md).
 
 The result is a function of a sample and no sample: the densities that models state are those of samples.
 """
@@ -50,7 +50,7 @@ def project(wav: Tensor, mel: Tensor, audio: AudioConfig, steps: int = STEPS) ->
     frames, hop = mel.shape[2], audio.hop_length
     if wav.shape != (len(mel), frames * hop):
         raise UserError(f"wav: found shape {tuple(wav.shape)}, expected ({len(mel)}, {frames * hop}), as the mel says")
-    if steps == 0 or frames * hop <= (audio.n_fft - hop) // 2:
+    if steps == 0 or len(wav) == 0 or frames * hop <= (audio.n_fft - hop) // 2:
         return wav.float()
     require(possible(audio), "audio.win_length", audio.win_length, f"more than hop_length = {hop} for a projection")
     # A sample hears of those that share a frame with it in a step, and a chunk's ends are wrong by one step more.
@@ -74,10 +74,11 @@ def _steps(wav: Tensor, mel: Tensor, audio: AudioConfig, steps: int) -> Tensor:
     share = basis.T / basis.sum(0).clamp(min=_TINY)[:, None]  # (bins, M); bins in no band keep their level
     mel = mel.clamp(min=math.log(audio.log_clamp))  # below it no signal is told from another
     ahead = wav
-    for _ in range(steps):
+    for step in range(steps):
         spectrum = framing.analyse(framing.pad(ahead))
         found = (basis @ spectrum.abs()).clamp(min=audio.log_clamp).log()
         gain = share @ (mel - found).clamp(-_MOST, _MOST)
         before, wav = wav, framing.cut(framing.synthesise(spectrum * gain.exp()))
-        ahead = wav + _MOMENTUM * (wav - before)
+        # The first step also sets levels, and nine tenths more of what takes a level down would turn its sign over.
+        ahead = wav + _MOMENTUM * (wav - before) if step > 0 else wav
     return wav

@@ -90,9 +90,9 @@ def one_step(wav: np.ndarray, mel: np.ndarray) -> np.ndarray:
 def test_steps_are_the_equation(steps):
     wav, mel = random_wav(1, 12).float(), LogMel(AUDIO)(random_wav(1, 12, seed=1).float())
     x = ahead = wav[0].double().numpy()
-    for _ in range(steps):
+    for step in range(steps):
         x, before = one_step(ahead, mel[0].double().numpy()), x
-        ahead = x + 0.9 * (x - before)
+        ahead = x + (0.9 * (x - before) if step > 0 else 0)
     found = project(wav, mel, AUDIO, steps)[0].double().numpy()
     assert np.abs(found - x).max() < 1e-5 * np.abs(x).max()
 
@@ -122,6 +122,17 @@ def test_overlap_and_add_is_the_adjoint_of_framing(hop):
     frames = torch.randn(2, 9, audio.n_fft, generator=generator, dtype=torch.float64)
     left = (signal.unfold(1, audio.n_fft, hop) * frames).sum()
     torch.testing.assert_close((signal * framing._overlap_add(frames)).sum(), left)
+
+
+@LAYOUTS
+@pytest.mark.parametrize("level", [0.1, 3.0, 10.0])
+def test_phases_stay_whatever_the_level_of_the_start(speech, audio, level):
+    wav, mel = speech(audio)
+    framing = Framing(audio, mel.shape[2])
+    found, true = (framing.analyse(framing.pad(signal)) for signal in (project(level * wav, mel, audio), wav))
+    energy, turned = found.abs().square(), (found * true.conj()).real < 0
+    assert float((energy * turned).sum() / energy.sum()) < 1e-3
+    assert far(project(level * wav, mel, audio), mel, audio) < 0.01
 
 
 def test_what_no_band_hears_is_left_alone():
@@ -154,6 +165,7 @@ def test_no_steps_and_no_mel_leave_it_as_it_is():
         project(wav.double(), mel.double(), AUDIO, 0).dtype == project(wav.double(), mel, AUDIO, 1).dtype == wav.dtype
     )
     assert torch.equal(project(wav[:, :16], mel[:, :, :1], AUDIO, 16), wav[:, :16])  # shorter than the margin
+    assert project(wav[:0], mel[:0], AUDIO).shape == (0, 64)
 
 
 def test_mistakes_are_named():
