@@ -1,5 +1,9 @@
 """Weights of 24 bits: products as exact as those of float32, at any size; a broken network shows."""
 
+import os
+import platform
+import subprocess
+import sys
 import types
 from pathlib import Path
 
@@ -31,7 +35,7 @@ def narrow(request, monkeypatch):
     return request.param
 
 
-@pytest.mark.parametrize(("n", "outputs"), [(1, 32), (2, 16), (7, 33), (64, 128), (65, 100), (3, 1)])
+@pytest.mark.parametrize(("n", "outputs"), [(1, 32), (2, 16), (7, 33), (64, 128), (65, 100), (3, 1), (5, 176)])
 def test_products(n, outputs):
     """Off by no more than 2^-24 of a column's largest weight for each input, and float32's rounding of the sum."""
     generator = np.random.default_rng(0)
@@ -49,6 +53,26 @@ def test_products(n, outputs):
     assert not y[outputs:].any()
 
 
+OF_AVX512 = "+sse4.2,+avx,+avx2,+fma,+avx512f,+avx512vl,+avx512dq,+avx512bw,+avx512cd"
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="processors with AVX-512 are x86")
+@pytest.mark.parametrize(
+    ("name", "features", "width"),
+    [("skylake-avx512", OF_AVX512, 64), ("haswell", "+sse4.2,+avx,+avx2,+fma", 32)],
+    ids=["AVX-512", "AVX2"],
+)
+def test_panels_are_as_wide_as_vectors_allow(name, features, width):
+    """And the narrower ones, which this processor may not take, give the same products."""
+    environment = os.environ | {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
+    code = "from wavenet.fused import narrow; print(narrow._WIDTH)"
+    assert int(subprocess.check_output([sys.executable, "-c", code], env=environment)) == width
+    if name == "haswell":
+        call = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}::test_products"]
+        done = subprocess.run(call, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.parametrize("size", [1e-27, 1e-30, 1e-36, 1e-42])
 def test_columns_of_nearly_nothing(size):
     """Below 2.5e-29 a weight is off by as much as at it."""
@@ -61,11 +85,11 @@ def test_columns_of_nearly_nothing(size):
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("column", [3, 31])
+@pytest.mark.parametrize("column", [3, 31, 40, 70])
 def test_a_broken_column_shows_and_no_other(broken, column):
-    w, y = np.random.default_rng(5).standard_normal((9, 32)), np.zeros(32, np.float32)
+    w, y = np.random.default_rng(5).standard_normal((9, 96)), np.zeros(96, np.float32)
     w[4, column] = broken
-    _narrow(narrow_panels(w), 9, 32, np.ones(9, np.float32), y)
+    _narrow(narrow_panels(w), 9, 96, np.ones(9, np.float32), y)
     assert np.flatnonzero(~np.isfinite(y)).tolist() == [column]
 
 

@@ -2,9 +2,10 @@
 
 A column of a matrix is kept as integers of 24 bits beside one scale, so that a weight is off by at most 2^-24 of its
 column's largest, and half of that again when it is read as float32: about what a sum of products in float32 is rounded
-by, unless the column's large weights meet inputs of zero. Four vectors of eight columns make a panel. Each of the first
-three is a vector of 32-bit integers, whose low bytes are the fourth's three bytes. They are not taken out: the upper 24
-bits are chosen so that the whole integer, low byte and all, comes next to its weight.
+by, unless the column's large weights meet inputs of zero. Four vectors, of sixteen columns where the processor has such
+and as many are left, and of eight, make a panel. Each of the first three is a vector of 32-bit integers, whose low
+bytes are the fourth's three bytes. They are not taken out: the upper 24 bits are chosen so that the whole integer, low
+byte and all, comes next to its weight.
 
 Sums run on the integers: inputs beyond 2^96 overflow, and of a column whose largest weight is below 2.5e-29 less is
 left the smaller it is.
@@ -23,11 +24,10 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from wavenet.fused.compilation import helper
-from wavenet.fused.products import WIDTHS, Panel, matmul, panels, size_of
+from wavenet.fused.products import Panel, matmul, padded, size_of
 
 _SECOND_LEVEL = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
-_LANES, _WIDTH = 8, WIDTHS[0]
-_STORED = 24  # words of 32 bits for an input's 32 weights
+_LEAST_WIDTH = 32  # columns of a panel of vectors of eight
 _LARGEST = 2.0**31 - 2.0**9  # what a column's largest weight becomes: rounded, it still is an integer of 32 bits
 _LEAST = float(np.finfo(np.float32).tiny) * 2.0**31  # of a column's largest weight: below, the scale would be none
 
@@ -38,8 +38,17 @@ def pays(dtype: type[np.floating[Any]], count: int) -> bool:
     Where the processor has vectors of eight, for weights that a core's own cache does not hold, three quarters of it:
     what is read for a block of samples passes through the rest. Within it, taking them apart costs more than bytes do.
     """
-    of_eight = "+avx2" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
-    return dtype == np.float32 and of_eight and 4 * count > 3 * second_level() // 4
+    return dtype == np.float32 and "+avx2" in _features() and 4 * count > 3 * second_level() // 4
+
+
+def _features() -> list[str]:
+    """Of the processor that numba compiles for."""
+    features: list[str] = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    return features
+
+
+# Columns of the first panels of a matrix. Bytes are moved within vectors of sixteen by AVX-512 BW.
+_WIDTH = 64 if "+avx512bw" in _features() else _LEAST_WIDTH
 
 
 def second_level() -> int:
@@ -52,23 +61,36 @@ def second_level() -> int:
 
 
 def narrow_panels(matrix: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """matrix (inputs, outputs) -> its panels, flat: of 32 outputs the integers, [input][24], and their 32 scales.
+    """matrix (inputs, outputs) -> its panels, flat: integers, [input][three quarters of the outputs], and scales.
 
-    A last panel of 16 is as in wavenet.fused.products. Integers stand bit by bit in an array of float32.
+    A panel has 64 outputs where the processor's vectors are wide enough, or 32. A last one of 16 is as in
+    wavenet.fused.products. Integers stand bit by bit in an array of float32.
     """
-    flat, n, parts = panels(matrix), len(matrix), []
-    whole = flat.size // (n * _WIDTH)
-    for panel in flat[: whole * n * _WIDTH].reshape(whole, n, _WIDTH):
-        largest = np.abs(panel).max(0)
-        scale = (np.maximum(largest, _LEAST) / _LARGEST).astype(np.float32)
-        with np.errstate(invalid="ignore"):  # of a broken network: its scales are NaN or infinity, and will show
-            first, fourth = np.split(panel / scale, [_STORED], 1)
-            fourth = np.round(fourth / 256).astype(np.int64)
-            low = np.hstack([fourth >> shift & 255 for shift in (16, 8, 0)])
-            integers = np.round((first - low) / 256).astype(np.int64) * 256 + low
-        # A column of zeros, as padding is, stays one: its integers may have low bytes.
-        parts += [integers.astype(np.int32).reshape(-1).view(np.float32), np.where(largest == 0, np.float32(0), scale)]
-    return np.concatenate([*parts, flat[whole * n * _WIDTH :].astype(np.float32)])
+    columns, parts, at = padded(matrix.shape[1]), [], 0
+    matrix = np.pad(matrix, [(0, 0), (0, columns - matrix.shape[1])])
+    for width in (_WIDTH, _LEAST_WIDTH):
+        while at + width <= columns:
+            parts += _integers(matrix[:, at : at + width])
+            at += width
+    return np.concatenate([*parts, matrix[:, at:].astype(np.float32).reshape(-1)])
+
+
+def _integers(panel: npt.NDArray[Any]) -> list[npt.NDArray[np.float32]]:
+    """The integers and the scales of a panel (inputs, columns)."""
+    largest = np.abs(panel).max(0)
+    scale = (np.maximum(largest, _LEAST) / _LARGEST).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # of a broken network: its scales are NaN or infinity, and will show
+        first, fourth = np.split(panel / scale, [_stored(panel.shape[1])], 1)
+        fourth = np.round(fourth / 256).astype(np.int64)
+        low = np.hstack([fourth >> shift & 255 for shift in (16, 8, 0)])
+        integers = np.round((first - low) / 256).astype(np.int64) * 256 + low
+    # A column of zeros, as padding is, stays one: its integers may have low bytes.
+    return [integers.astype(np.int32).reshape(-1).view(np.float32), np.where(largest == 0, np.float32(0), scale)]
+
+
+def _stored(width: int) -> int:
+    """Words of 32 bits for an input's `width` weights."""
+    return 3 * width // 4
 
 
 class _Narrow(Panel):
@@ -100,21 +122,24 @@ class _Narrow(Panel):
         return self.multiply_add(total, scale, self.load(y, place))
 
 
-def _multiply(typing: Any, zero: Any, w: Any, x: Any, y: Any, n: Any) -> Any:
-    """y[:32] += x[:n] w, of one panel, all by address."""
+def _multiplier(width: int) -> Any:
+    """The intrinsic y[:width] += x[:n] w, of one panel, all by address."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if isinstance(signature.args[0], types.Float) and signature.args[0].bitwidth == 32:
-            w, x, y = (builder.inttoptr(at, ir.FloatType().as_pointer()) for at in arguments[1:4])
-            index = ir.IntType(64)
-            panel = _Narrow(builder, ir.FloatType(), _LANES, 1, _WIDTH // _LANES, 2)
-            panel.emit(w, index(_STORED), x, index(0), y, index(0), arguments[4])
-        return context.get_dummy_value()
+    def multiply(typing: Any, zero: Any, w: Any, x: Any, y: Any, n: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            if isinstance(signature.args[0], types.Float) and signature.args[0].bitwidth == 32:
+                w, x, y = (builder.inttoptr(at, ir.FloatType().as_pointer()) for at in arguments[1:4])
+                index = ir.IntType(64)
+                panel = _Narrow(builder, ir.FloatType(), width // 4, 1, 4, 2)
+                panel.emit(w, index(_stored(width)), x, index(0), y, index(0), arguments[4])
+            return context.get_dummy_value()
 
-    return types.void(zero, *[types.intp] * 4), codegen
+        return types.void(zero, *[types.intp] * 4), codegen
+
+    return intrinsic(multiply)
 
 
-_panel: Any = intrinsic(_multiply)
+_panel, _least_panel = _multiplier(_WIDTH), _multiplier(_LEAST_WIDTH)
 
 
 @helper
@@ -123,8 +148,12 @@ def narrow_matmul(zero, w, n, columns, x, y):
     size, at = size_of(zero), 0
     while at + _WIDTH <= columns:
         _panel(zero, w, x, y + at * size, n)
-        w += (_STORED * n + _WIDTH) * size
+        w += narrow_size(n, _WIDTH) * size
         at += _WIDTH
+    if at + _LEAST_WIDTH <= columns:
+        _least_panel(zero, w, x, y + at * size, n)
+        w += narrow_size(n, _LEAST_WIDTH) * size
+        at += _LEAST_WIDTH
     if at < columns:
         matmul(zero, 1, w, n, columns - at, x, n, y + at * size, columns)
 
@@ -132,5 +161,5 @@ def narrow_matmul(zero, w, n, columns, x, y):
 @helper
 def narrow_size(n, columns):
     """Words of 32 bits that a matrix takes in narrow panels."""
-    whole = columns // _WIDTH
-    return whole * (_STORED * n + _WIDTH) + (columns - _WIDTH * whole) * n
+    whole = columns // _LEAST_WIDTH * _LEAST_WIDTH
+    return 3 * whole // 4 * n + whole + (columns - whole) * n
