@@ -148,6 +148,22 @@ def trained(tmp_path_factory):
     return [Miniatures(folder, corpus, device) for folder, device in zip(folders, ("cpu", "cuda"), strict=True)]
 
 
+@pytest.mark.parametrize("part", ["real", "imag", "abs", "angle"])
+def test_conjugates(part):
+    """Views that only say that a sign is to be turned, forwards and backwards."""
+    generator = torch.Generator().manual_seed(0)
+    spectra = [torch.randn(2, 3, 5, generator=generator, dtype=torch.complex64) for _ in range(2)]
+    found = {}
+    for device, context in (("cpu", contextlib.nullcontext()), ("cuda", gpu())):
+        with context:
+            one, other = (spectrum.clone().to(device).requires_grad_() for spectrum in spectra)
+            product = one.transpose(1, 2) * other.transpose(1, 2).conj()
+            getattr(torch, part)(product).square().sum().backward()
+            found[device] = [x.cpu() for x in (product.detach(), product.imag.detach(), one.grad, other.grad)]
+    for there, here in zip(found["cuda"], found["cpu"], strict=True):
+        near(there, here, real=1e-4)
+
+
 def same_weights(trained, name):
     """Three steps of Adam on a real GPU may go another way where a gradient is nearly 0."""
     here, there = trained
