@@ -36,7 +36,7 @@ def pays(dtype: type[np.floating[Any]], count: int) -> bool:
     """Whether `count` weights that every sample reads should be narrow on this processor.
 
     Where the processor has vectors of eight, for weights that a core's own cache does not hold, three quarters of it:
-    what is read for a block of samples passes through the rest. Within it, taking them apart costs more than bytes do.
+    what is read for a block of samples passes through the rest. Within it, taking them apart costs what bytes do.
     """
     return dtype == np.float32 and "+avx2" in _features() and 4 * count > 3 * second_level() // 4
 
