@@ -7,8 +7,8 @@ m the given mel, Y the spectrum of y in frames, each step is
     y  = x' + 0.9 (x' - x),   x <- x'
 
 and begins at x = y = the sample; the first is without momentum (y = x'), which would turn over what begins more than
-6.5 dB too loud. The fine structure inside a band stays the model's, and so do phases. As in the iteration of Griffin
-and Lim 1984 a condition and the signals that frames can have take turns, but the condition is on the bands alone, and
+6.5 dB too loud: a step takes down 17 dB at most, so that up to 24 dB too loud phases stay, as the fine structure inside
+a band does, the model's. As in the iteration of Griffin and Lim 1984 a condition and the signals that frames can have take turns, but the condition is on the bands alone, and
 the start is speech. The momentum is that of Perraudin, Balazs and Sondergaard 2013, A fast Griffin-Lim algorithm
 (WASPAA). Without it the same mel takes four times as many steps, and sounds worse (docs/results.md).
 
@@ -79,6 +79,6 @@ def _steps(wav: Tensor, mel: Tensor, audio: AudioConfig, steps: int) -> Tensor:
         found = (basis @ spectrum.abs()).clamp(min=audio.log_clamp).log()
         gain = share @ (mel - found).clamp(-_MOST, _MOST)
         before, wav = wav, framing.cut(framing.synthesise(spectrum * gain.exp()))
-        # The first step also sets levels, and nine tenths more of what takes a level down would turn its sign over.
+        # The first step also sets levels, and nine tenths more of what takes one far down would turn its sign over.
         ahead = wav + _MOMENTUM * (wav - before) if step > 0 else wav
     return wav

@@ -2,7 +2,7 @@
 
 Operations between its tensors and the CPU's fail, but for numbers (0 dimensions) and indices; so do .numpy() and the
 CPU's generators. Arithmetic is the CPU's, to the last bit. CUDA graphs are recorded and replayed (pretend_graphs.py).
-What is not pretended: Triton's programs, streams that overlap, memory, speed.
+What is not pretended: Triton's programs, streams that overlap, memory, speed, and where a file's tensors were.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from tests import pretend_graphs
 
 _GPU = torch.device("cuda", 0)
 _COPIES = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}
-_INDEXED = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default}
+_PUT = {torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default}
+_INDEXED = {torch.ops.aten.index.Tensor, *_PUT}
 _aten = torch.ops.aten
 # Views whose elements are signs away from what is stored: beneath these tensors nobody would apply the signs.
 _SIGNED = {_aten._conj.default: _aten.conj_physical.default, _aten._neg_view.default: _aten.neg.default}
@@ -65,6 +66,7 @@ class Pretended(Tensor):
         return self.held.__reduce_ex__(protocol)
 
     def tolist(self) -> list:
+        pretend_graphs.refuse("a copy to the host")
         return self.held.tolist()
 
     def __repr__(self) -> str:
@@ -102,16 +104,20 @@ def _run(function: Any, args: tuple, kwargs: dict) -> Any:
         on_gpu = True  # C++ asks, for a tensor beside one that it takes for the CPU's: users' copies are `_Fetch`
     else:
         on_gpu = torch.device(asked).type == "cuda"
-    mixed = any_there and any(x.dim() > 0 and not isinstance(x, Pretended) for x in tensors)
-    if mixed and function not in _COPIES and not (function in _INDEXED and isinstance(args[0], Pretended)):
+    indices = args[1] if function in _INDEXED and isinstance(args[0], Pretended) else []
+    placed = [x for x in tensors if not any(x is index for index in indices)]
+    if any_there and function not in _COPIES and any(x.dim() > 0 and not isinstance(x, Pretended) for x in placed):
         raise RuntimeError(f"{function}: expected all tensors on the same device, found cuda:0 and cpu")
     if on_gpu and kwargs.get("generator") is not None:
         raise RuntimeError(f"{function}: expected a generator on cuda, found one on cpu")
     if asked is not None:
         kwargs = kwargs | {"device": torch.device("cpu")}
     own_args, own_kwargs = tree_map_only(Pretended, lambda x: x.held, (args, kwargs))
-    if function in _COPIES and on_gpu and not all(isinstance(x, Pretended) for x in tensors):
-        pretend_graphs.refuse("a copy from the host")
+    if (function in _COPIES or indices) and not all(isinstance(x, Pretended) == on_gpu for x in tensors if x.dim() > 0):
+        pretend_graphs.refuse("a copy between host and device")
+    chosen = any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
+    if chosen and not (function in _PUT and args[2].numel() == 1):  # of one value a mask need not be counted
+        pretend_graphs.refuse("an index that has to be counted")
     found = pretend_graphs.run(function, own_args, own_kwargs) if on_gpu else function(*own_args, **own_kwargs)
     if on_gpu:
         found = tree_map_only(Tensor, Pretended, found)

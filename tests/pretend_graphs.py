@@ -1,7 +1,7 @@
 """CUDA graphs of the pretended GPU: operations are written down, and done again in the same tensors by a replay.
 
-As on a GPU, nothing happens while it is recorded: what is written to is put back afterwards, what is made holds NaN.
-What waits for the device, or copies between it and the host, cannot be recorded.
+As on a GPU, nothing happens while it is recorded: what is written to is put back afterwards, what is made holds NaN,
+or an integer's least. What waits for the device, or copies between it and the host, cannot be recorded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,16 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
-_WAITING = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default}
+_aten = torch.ops.aten
+_WAITING = {
+    _aten._local_scalar_dense.default,
+    _aten.nonzero.default,
+    _aten.equal.default,
+    _aten.masked_select.default,
+    _aten._unique2.default,
+    _aten.unique_dim.default,
+    _aten.unique_consecutive.default,
+}
 _open: list[Graph] = []
 
 
@@ -27,6 +36,7 @@ class Graph:
     def __init__(self) -> None:
         self.operations: list[tuple[Any, tuple, dict, list[Tensor]]] = []
         self.before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+        self.own: dict[int, Tensor] = {}
 
     def replay(self) -> None:
         """All operations once more, where they read and wrote."""
@@ -46,19 +56,22 @@ class Graph:
                 self.before.setdefault(storage.data_ptr(), (storage, storage.clone()))
         found = function(*args, **kwargs)
         made = [x for x in tree_flatten(found)[0] if isinstance(x, Tensor)]
-        owned = {x.untyped_storage().data_ptr() for x in given}
-        if function._schema.is_mutable or any(x.untyped_storage().data_ptr() not in owned for x in made):
+        known = {x.untyped_storage().data_ptr() for x in given}
+        new = {x.untyped_storage().data_ptr(): x for x in made if x.untyped_storage().data_ptr() not in known}
+        if function._schema.is_mutable or new:
             self.operations.append((function, args, kwargs, made))
+        self.own |= new
         return found
 
     def undo(self) -> None:
         """As if nothing had been done."""
-        for *_, made in self.operations:
-            for tensor in made:
-                if tensor.is_floating_point():
-                    tensor.fill_(torch.nan)
         for storage, held in self.before.values():
             storage.copy_(held)
+        for tensor in self.own.values():
+            if tensor.is_floating_point() or tensor.is_complex():
+                tensor.fill_(torch.nan)
+            elif tensor.dtype != torch.bool:
+                tensor.fill_(torch.iinfo(tensor.dtype).min)
 
 
 def run(function: Any, args: tuple, kwargs: dict) -> Any:
@@ -100,7 +113,7 @@ class _Event:
         return 1e3 * (end.at - self.at)
 
 
-_STREAM = mock.Mock()
+_STREAM = mock.Mock(synchronize=lambda: refuse("synchronize"))
 # What it takes the place of: owner, name, substitute.
 REPLACED: list[tuple[Any, str, Any]] = [
     (torch.cuda, "CUDAGraph", Graph),

@@ -126,7 +126,7 @@ def test_overlap_and_add_is_the_adjoint_of_framing(hop):
 
 @LAYOUTS
 @pytest.mark.parametrize("level", [0.1, 3.0, 10.0])
-def test_phases_stay_whatever_the_level_of_the_start(speech, audio, level):
+def test_phases_stay_though_the_start_is_soft_or_loud(speech, audio, level):
     wav, mel = speech(audio)
     framing = Framing(audio, mel.shape[2])
     found, true = (framing.analyse(framing.pad(signal)) for signal in (project(level * wav, mel, audio), wav))
