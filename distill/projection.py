@@ -8,9 +8,10 @@ m the given mel, Y the spectrum of y in frames, each step is
 
 and begins at x = y = the sample; the first is without momentum (y = x'), which would turn over what begins more than
 6.5 dB too loud: a step takes down 17 dB at most, so that up to 24 dB too loud phases stay, as the fine structure inside
-a band does, the model's. As in the iteration of Griffin and Lim 1984 a condition and the signals that frames can have take turns, but the condition is on the bands alone, and
-the start is speech. The momentum is that of Perraudin, Balazs and Sondergaard 2013, A fast Griffin-Lim algorithm
-(WASPAA). Without it the same mel takes four times as many steps, and sounds worse (docs/results.md).
+a band does, the model's. As in the iteration of Griffin and Lim 1984 a condition and the signals that frames can have
+take turns, but the condition is on the bands alone, and the start is speech. The momentum is that of Perraudin, Balazs
+and Sondergaard 2013, A fast Griffin-Lim algorithm (WASPAA). Without it the same mel takes four times as many steps, and
+sounds worse (docs/results.md).
 
 The result is a function of a sample and no sample: the densities that models state are those of samples.
 """
